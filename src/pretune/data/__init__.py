@@ -1,0 +1,1 @@
+"""Plain data: samples, rows, readers, corpora, words. No torch here."""

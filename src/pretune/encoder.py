@@ -1,0 +1,45 @@
+"""The contract between reading and answering: Encoder and what it returns."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from pretune.tensors.batch import Batch
+
+Purpose = Literal["language_model", "task"]
+
+
+@dataclass
+class Encoded:
+    """What an encoder says about a batch of N rows."""
+
+    layers: tuple[Tensor, ...]  # bottom to top, each (N, T, D_l), zero at padding
+    mask: Tensor  # (N, T)
+    summary: Tensor  # (N, S) the method's own sentence vector
+    carry: Any = None  # recurrent state, a value: passed in, returned, never kept on the module
+
+
+class Encoder(nn.Module, ABC):
+    """ids -> vectors. A row's output depends on that row (and its carry) alone."""
+
+    width: int  # D of the top layer
+    summary_width: int  # S
+
+    @abstractmethod
+    def forward(self, batch: Batch, carry: Any = None) -> Encoded: ...
+
+    @abstractmethod
+    def groups(self) -> list[nn.Module]:
+        """Bottom to top, every parameter in exactly one: what recipes freeze, thaw and rate."""
+
+    def layer_widths(self) -> tuple[int, ...]:
+        """D_l of each layer of `Encoded.layers`, bottom to top."""
+        return (self.width,)
+
+    def purpose(self, purpose: Purpose) -> None:
+        """Regularise for this purpose from now on; encoders whose paper names no difference ignore it."""
+        return None

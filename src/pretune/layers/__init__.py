@@ -1,0 +1,1 @@
+"""Building blocks that encoders and heads share."""

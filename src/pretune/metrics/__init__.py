@@ -1,0 +1,1 @@
+"""Scores of answers against golds, on plain Python and numpy."""

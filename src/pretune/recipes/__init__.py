@@ -1,0 +1,1 @@
+"""Recipes by name, in the order of the papers."""

@@ -1,0 +1,25 @@
+"""The contract of a recipe: which weights move, when, and how fast."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from pretune.encoder import Encoder
+from pretune.tasks.base import Head
+from pretune.training.stage import Stage
+
+
+class Recipe(Protocol):
+    """Concrete recipes are frozen dataclasses: rates and order, with the paper's defaults."""
+
+    batch_size: int  # samples a step
+    alpha: float  # activation regularisation (AR) on the top layer
+    beta: float  # its temporal sister (TAR)
+
+    def wrap(self, encoder: Encoder) -> Encoder:
+        """The encoder as the head sees it: itself, or frozen under a scalar mix."""
+        ...
+
+    def stages(self, encoder: Encoder, head: Head) -> list[Stage]:
+        """Legs of training, in order. `encoder` is what `wrap` returned."""
+        ...

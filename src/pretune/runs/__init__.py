@@ -1,0 +1,1 @@
+"""Runs: one training, a saved folder that answers, and many runs compared."""

@@ -1,0 +1,84 @@
+"""The contract of a task: rows and gold in, head and loss, answers and scores out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from pretune.data.rows import Codec, Row
+from pretune.data.samples import Sample, Span
+from pretune.encoder import Encoded, Encoder
+from pretune.tensors.batch import Batch
+
+Scores = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says of one sample; the fields that a task does not use stay empty."""
+
+    label: str | None = None
+    labels: tuple[str, ...] | None = None
+    value: float | None = None
+    spans: tuple[tuple[Span, str], ...] | None = None
+    clusters: tuple[tuple[Span, ...], ...] | None = None
+    scores: dict[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields in use, ready for JSON."""
+        said = {name: getattr(self, name) for name in ("label", "labels", "value", "spans", "clusters")}
+        return {name: x for name, x in said.items() if x is not None} | {"scores": self.scores}
+
+
+class Head(nn.Module, ABC):
+    """Encoded -> scores -> loss."""
+
+    @abstractmethod
+    def forward(self, encoded: Encoded, batch: Batch) -> Scores:
+        """Scores of each sample or token; must never look at `batch.gold`."""
+
+    @abstractmethod
+    def loss(self, scores: Scores, batch: Batch) -> Tensor:
+        """The loss *summed* over this batch's targets: a scalar."""
+
+    @abstractmethod
+    def targets(self, batch: Batch) -> int:
+        """How many targets the sum runs over, so that N batches of B weigh as one of N·B."""
+
+
+class Task(ABC):
+    """A question asked of every sample. Concrete tasks are frozen dataclasses: labels and options."""
+
+    @property
+    @abstractmethod
+    def metric(self) -> str:
+        """The name, in `score`'s answer, of the figure that models are chosen by."""
+
+    higher_is_better: bool = True
+
+    @abstractmethod
+    def rows(self, codec: Codec, samples: Sequence[Sample]) -> list[list[Row]]:
+        """Each sample's input sequences; never empty."""
+
+    def given(self, samples: Sequence[Sample], rows: Sequence[Sequence[Row]]) -> dict[str, Tensor]:
+        """What the head may look at beside the encoded rows."""
+        return {}
+
+    @abstractmethod
+    def gold(self, samples: Sequence[Sample], rows: Sequence[Sequence[Row]]) -> dict[str, Tensor]:
+        """What the loss compares with."""
+
+    @abstractmethod
+    def head(self, encoder: Encoder) -> Head: ...
+
+    @abstractmethod
+    def decode(
+        self, scores: Scores, samples: Sequence[Sample], rows: Sequence[Sequence[Row]]
+    ) -> list[Answer]: ...
+
+    @abstractmethod
+    def score(self, golds: Sequence[Any], answers: Sequence[Answer]) -> dict[str, float]: ...

@@ -1,0 +1,1 @@
+"""Where plain data becomes tensors."""

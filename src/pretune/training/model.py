@@ -1,0 +1,43 @@
+"""Model: an encoder and a head as one module, from a batch to its loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from pretune.encoder import Encoder
+from pretune.layers.regularisation import activation_penalty
+from pretune.tasks.base import Head, Scores
+from pretune.tensors.batch import Batch
+
+
+@dataclass
+class Output:
+    scores: Scores
+    loss: Tensor | None  # summed over targets, penalties included; None without gold
+    reported: Tensor | None  # the same without penalties, detached: what logs show
+    carry: Any = None
+
+
+class Model(nn.Module):
+    """`alpha` and `beta` weigh AR and TAR on the top layer (Merity et al. 2017, section 4.6)."""
+
+    def __init__(self, encoder: Encoder, head: Head, alpha: float = 0.0, beta: float = 0.0) -> None:
+        super().__init__()
+        self.encoder, self.head = encoder, head
+        self.alpha, self.beta = alpha, beta
+
+    def forward(self, batch: Batch, carry: Any = None) -> Output:
+        encoded = self.encoder(batch, carry)
+        scores = self.head(encoded, batch)
+        if not batch.gold:
+            return Output(scores, None, None, encoded.carry)
+        loss = self.head.loss(scores, batch)
+        reported = loss.detach()
+        if self.training and (self.alpha or self.beta):
+            top = encoded.layers[-1]
+            penalty = activation_penalty(top, top, encoded.mask, self.alpha, self.beta)
+            loss = loss + penalty * self.head.targets(batch)
+        return Output(scores, loss, reported, encoded.carry)
