@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,3 +48,4 @@ class Method:
     adaptation: Pretraining  # on the user's text, from pretrained weights
     adopt: Callable[[Encoder, Codec, Encoder, Codec], None]  # old encoder, old codec -> copy into new encoder, new codec
     recipe: Recipe  # the paper's own way to a task
+    task_options: Mapping[str, Any] = field(default_factory=dict)  # the paper's head, as `Classification.of(samples, kind, **these)`

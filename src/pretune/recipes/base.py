@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from pretune.encoder import Encoder
-from pretune.tasks.base import Head
+from pretune.tasks.base import Head, Task
 from pretune.training.stage import Stage
 
 
@@ -15,6 +15,10 @@ class Recipe(Protocol):
     batch_size: int  # samples a step
     alpha: float  # activation regularisation (AR) on the top layer
     beta: float  # its temporal sister (TAR)
+
+    def task(self, task: Task) -> Task:
+        """The task as it is trained: itself, or joined with an auxiliary objective."""
+        ...
 
     def wrap(self, encoder: Encoder) -> Encoder:
         """The encoder as the head sees it: itself, or frozen under a scalar mix."""

@@ -9,19 +9,31 @@ import torch
 from pretune.keys import generator
 
 
-def length_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+def length_batches(
+    lengths: Sequence[int], batch_size: int, seed: int, epoch: int, smallest: int = 1
+) -> list[list[int]]:
     """Indices of an epoch's batches, a pure function of (seed, epoch).
 
     Permute, cut into chunks of 50 batches, sort each by length, cut into batches, shuffle those
-    (the "sort-ish" sampler of the ULMFiT release). Every index appears once.
+    (the "sort-ish" sampler of the ULMFiT release). Every index appears once. A last batch with fewer
+    than `smallest` joins the one before it. Their number is `count_batches`, the same in every epoch.
     """
     chance = generator(seed, "order", epoch)
     order: list[int] = torch.randperm(len(lengths), generator=chance).tolist()
-    batches = []
+    batches: list[list[int]] = []
     for start in range(0, len(order), 50 * batch_size):
         chunk = sorted(order[start : start + 50 * batch_size], key=lambda i: -lengths[i])
         batches += [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
+    if len(batches) > count_batches(len(lengths), batch_size, smallest):
+        crumbs = batches.pop()
+        batches[-1] = batches[-1] + crumbs
     return [batches[i] for i in torch.randperm(len(batches), generator=chance).tolist()]
+
+
+def count_batches(samples: int, batch_size: int, smallest: int = 1) -> int:
+    """How many batches `length_batches` makes of so many samples."""
+    whole, rest = divmod(samples, batch_size)
+    return whole + int(rest >= smallest or (whole == 0 and rest > 0))
 
 
 def sorted_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:

@@ -16,7 +16,7 @@ from pretune.tensors.batch import Batch
 @dataclass
 class Output:
     scores: Scores
-    loss: Tensor | None  # summed over targets, penalties included; None without gold
+    loss: Tensor | None  # summed over targets, penalties included, float32; None without gold
     reported: Tensor | None  # the same without penalties, detached: what logs show
     carry: Any = None
 
@@ -34,7 +34,7 @@ class Model(nn.Module):
         scores = self.head(encoded, batch)
         if not batch.gold:
             return Output(scores, None, None, encoded.carry)
-        loss = self.head.loss(scores, batch)
+        loss = self.head.loss(scores, batch).float()
         reported = loss.detach()
         if self.training and (self.alpha or self.beta):
             top = encoded.layers[-1]

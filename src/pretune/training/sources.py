@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import signal
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Protocol
+
+import torch
+from torch.utils.data import DataLoader, Dataset
 
 from pretune.data.rows import Codec, Row
 from pretune.data.samples import Sample
+from pretune.errors import UserError
 from pretune.tasks.base import Task
 from pretune.tensors.batch import Batch, collate
-from pretune.tensors.lengths import length_batches
+from pretune.tensors.lengths import count_batches, length_batches
+
+Keys = list[tuple[int, int]]  # (epoch, step) of each batch of one optimizer step
 
 
 class Source(Protocol):
     carries: bool  # True: the encoder's state goes on from batch to batch within an epoch
 
     def steps(self, epoch: int) -> int:
-        """Batches of this process in an epoch."""
+        """Batches of this process in an epoch; the same number for every process."""
         ...
 
     def batch(self, epoch: int, step: int) -> Batch: ...
 
 
-def task_batch(task: Task, codec: Codec, samples: Sequence[Sample], rows: Sequence[list[Row]], gold: bool) -> Batch:
+def own_rank() -> int:
+    """Which of the launched processes this is (torchrun's RANK)."""
+    return int(os.environ.get("RANK", 0))
+
+
+def own_world() -> int:
+    """How many processes were launched (torchrun's WORLD_SIZE)."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def task_batch(
+    task: Task, codec: Codec, samples: Sequence[Sample], rows: Sequence[list[Row]], gold: bool
+) -> Batch:
     """The batch of some samples whose rows are at hand."""
     return collate(
         rows, codec.pad_id, task.given(samples, rows), task.gold(samples, rows) if gold else None
@@ -33,30 +52,86 @@ def task_batch(task: Task, codec: Codec, samples: Sequence[Sample], rows: Sequen
 
 @dataclass
 class SampleSource:
-    """Labelled samples in shuffled batches of like length; one share of them per process."""
+    """Labelled samples in shuffled batches of like length; one share of them per process.
+
+    W processes share batches of W · `batch_size` samples. Every sample is seen once an epoch, and no
+    share is ever empty: a last batch that would give a process fewer than two samples (one is too few
+    for batch normalisation) joins the one before it.
+    """
 
     task: Task
     codec: Codec
     samples: Sequence[Sample]
     batch_size: int
     seed: int
-    rank: int = 0
-    world: int = 1
+    rank: int = field(default_factory=own_rank)
+    world: int = field(default_factory=own_world)
     carries: bool = False
     rows: list[list[Row]] = field(init=False)
+    lengths: list[int] = field(init=False)
+    _planned: tuple[int, list[list[int]]] = field(init=False, default=(-1, []), repr=False)
 
     def __post_init__(self) -> None:
+        if len(self.samples) < self.world:
+            raise UserError(
+                f"{len(self.samples)} training samples cannot be shared by {self.world} processes; "
+                "give more samples or start fewer processes"
+            )
         self.rows = self.task.rows(self.codec, self.samples)
-        lengths = [max(map(len, rows)) for rows in self.rows]
-        self._plan = lru_cache(2)(
-            lambda epoch: length_batches(lengths, self.batch_size * self.world, self.seed, epoch)
-        )
+        self.lengths = [max(map(len, rows)) for rows in self.rows]
 
     def steps(self, epoch: int) -> int:
-        return len(self._plan(epoch))
+        return count_batches(len(self.samples), self.batch_size * self.world, 2 * self.world)
 
     def batch(self, epoch: int, step: int) -> Batch:
         wanted = self._plan(epoch)[step][self.rank :: self.world]
         return task_batch(
-            self.task, self.codec, [self.samples[i] for i in wanted], [self.rows[i] for i in wanted], gold=True
+            self.task,
+            self.codec,
+            [self.samples[i] for i in wanted],
+            [self.rows[i] for i in wanted],
+            gold=True,
         )
+
+    def _plan(self, epoch: int) -> list[list[int]]:
+        if self._planned[0] != epoch:
+            together = self.batch_size * self.world
+            batches = length_batches(self.lengths, together, self.seed, epoch, 2 * self.world)
+            self._planned = epoch, batches
+        return self._planned[1]
+
+
+class _Batches(Dataset[list[Batch]]):
+    """Looks batches up by their keys, in whichever worker is asked."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __getitem__(self, keys: Keys) -> list[Batch]:
+        return [self.source.batch(epoch, step) for epoch, step in keys]
+
+
+def feed(source: Source, keys: Iterable[Keys], workers: int) -> Iterator[list[Batch]]:
+    """The batches of each optimizer step, made here or ahead of time by `workers` processes."""
+    batches = _Batches(source)
+    if not workers:
+        yield from map(batches.__getitem__, keys)
+        return
+    yield from DataLoader(
+        batches,
+        batch_size=None,
+        sampler=keys,
+        num_workers=workers,
+        collate_fn=_unchanged,
+        worker_init_fn=_leave_interrupts_to_the_parent,
+        generator=torch.Generator(),  # or the loader draws from the global one
+    )
+
+
+def _unchanged(batches: list[Batch]) -> list[Batch]:
+    return batches
+
+
+def _leave_interrupts_to_the_parent(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

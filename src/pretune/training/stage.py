@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
+from pretune.errors import UserError
 from pretune.training.optimizers import AdamW, Optimizer
 from pretune.training.schedules import Constant, Schedule
 
@@ -21,12 +24,16 @@ class Group:
     weight_decay: float = 0.0  # decoupled, per step, times the rate
 
     def parameters(self) -> list[nn.Parameter]:
-        return [p for module in self.modules for p in module.parameters()]
+        return list(dict.fromkeys(p for module in self.modules for p in module.parameters()))
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What is in no group is frozen: no gradient, and `eval()`, so no dropout either."""
+    """What is in no group is frozen: no gradient, and `eval()`, so no dropout either.
+
+    A module that merely holds others trains when all weights in it do; one without any weights
+    (dropout, pooling) does as its holder.
+    """
 
     name: str
     groups: tuple[Group, ...]
@@ -34,6 +41,56 @@ class Stage:
     schedule: Schedule = field(default_factory=Constant)  # factor on every group's rate, per step
     optimizer: Optimizer = field(default_factory=AdamW)
     clip: float | None = None  # largest gradient norm
+
+    def optimized(self) -> list[dict[str, Any]]:
+        """Parameter groups for the optimizer. A tied weight moves with the first group that has it."""
+        seen: set[nn.Parameter] = set()
+        groups = []
+        for group in self.groups:
+            own = [p for p in group.parameters() if p not in seen]
+            seen.update(own)
+            if own:
+                groups.append(
+                    {"params": own, "lr": group.lr, "weight_decay": group.weight_decay, "name": group.name}
+                )
+        if not groups:
+            raise UserError(f"stage {self.name!r} has no weights to train; put modules into its groups")
+        return groups
+
+    def thaw(self, model: nn.Module) -> None:
+        """Gradients for this stage's weights and for no others."""
+        model.requires_grad_(False)
+        for group in self.optimized():
+            for parameter in group["params"]:
+                parameter.requires_grad_(True)
+
+    def train(self, model: nn.Module) -> None:
+        """Training mode for what trains, `eval()` for what is frozen."""
+        _set_modes(model, True, {module for group in self.groups for module in group.modules})
+        model.training = True
+
+
+def _set_modes(module: nn.Module, holder: bool, training: set[nn.Module]) -> None:
+    weights = list(module.parameters())
+    module.training = all(p.requires_grad for p in weights) if weights else holder
+    for child in module.children():
+        if child in training:
+            child.train()
+        else:
+            _set_modes(child, module.training, training)
+
+
+@contextmanager
+def left_as_found(model: nn.Module) -> Iterator[None]:
+    """Gradients are asked of the same weights afterwards as before; the model is in `eval()`."""
+    before = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    try:
+        yield
+    finally:
+        for parameter, required in before.items():
+            parameter.requires_grad_(required)
+        model.zero_grad()
+        model.eval()
 
 
 def plan(stages: Sequence[Stage]) -> list[dict[str, object]]:

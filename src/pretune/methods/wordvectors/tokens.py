@@ -1,0 +1,105 @@
+"""Text -> ids of whole words, for word vectors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pretune.data.rows import NOTHING, Row
+from pretune.data.samples import Part
+from pretune.data.segment import segmenter
+from pretune.data.vocab import Vocab
+
+UNKNOWN = 0  # padding, and every word without a vector
+RESERVED = ("<unk>",)
+
+
+@dataclass(frozen=True)
+class WordCodecConfig:
+    """Settings of `WordCodec`."""
+
+    language: str = "en"
+    """Decides the segmentation where none is named."""
+    segmenter: str | None = None
+    """`words`, `characters`, `jieba`, or your own `module:function`."""
+    lowercase: bool = True
+    """Look words up in lower case, as GloVe's 6B vectors want it."""
+    max_vocab: int = 60_000
+    """Most words learned from a corpus."""
+    min_count: int = 2
+    """Rarer words of a corpus stay unknown."""
+
+
+class WordCodec:
+    """Words and their ids; id 0 is both padding and the unknown word, which no mean counts."""
+
+    pad_id = UNKNOWN
+
+    def __init__(self, vocab: Vocab, config: WordCodecConfig) -> None:
+        self.vocab, self.config = vocab, config
+        self._segment = segmenter(config.language, config.segmenter)
+
+    @classmethod
+    def of_words(cls, words: Iterable[str], config: WordCodecConfig) -> WordCodec:
+        """A codec of these words, ids from 1 in their order."""
+        return cls(Vocab([*RESERVED, *words]), config)
+
+    @classmethod
+    def learn(cls, corpus: Callable[[], Iterable[str]], config: WordCodecConfig) -> WordCodec:
+        """The most frequent words of a corpus."""
+        empty = cls(Vocab(list(RESERVED)), config)
+        tokens = (list(empty.words(text)) for text in corpus())
+        return cls(Vocab.count(tokens, RESERVED, config.max_vocab, config.min_count), config)
+
+    @classmethod
+    def load(cls, folder: Path) -> WordCodec:
+        config = WordCodecConfig(**json.loads((folder / "codec.json").read_text("utf-8")))
+        return cls(Vocab.load(folder / "vocab.txt"), config)
+
+    def save(self, folder: Path) -> None:
+        (folder / "codec.json").write_text(json.dumps(asdict(self.config), indent=2) + "\n", "utf-8")
+        self.vocab.save(folder / "vocab.txt")
+
+    @property
+    def size(self) -> int:
+        return len(self.vocab)
+
+    def describe(self) -> str:
+        case = "lower case" if self.config.lowercase else "case kept"
+        cut = self.config.segmenter or f"the segmentation of {self.config.language!r}"
+        return f"{self.size:,} words ({case}), cut by {cut}"
+
+    def words(self, text: str) -> Iterator[str]:
+        """The words of a text, as they are looked up."""
+        return (self._fold(text[span.start : span.end]) for span in self._segment(text))
+
+    def encode(self, samples_parts: Sequence[tuple[Part, ...]], unordered: bool = False) -> list[list[Row]]:
+        """One row a sample, its parts one after another; a text without words is one unknown word."""
+        return [[self._row(parts)] for parts in samples_parts]
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of whole documents."""
+        return [[self._id(word) for word in self.words(text)] for text in texts]
+
+    def _row(self, parts: Sequence[Part]) -> Row:
+        row = Row([], [], [], [])
+        for number, part in enumerate(parts):
+            for span in part.words or self._segment(part.text):
+                row.ids.append(self._id(self._fold(part.text[span.start : span.end])))
+                row.segments.append(min(number, 1))
+                row.part.append(number)
+                row.chars.append(span)
+        return row if row.ids else Row([UNKNOWN], [0], [-1], [NOTHING])
+
+    def _fold(self, word: str) -> str:
+        return word.lower() if self.config.lowercase else word
+
+    def _id(self, word: str) -> int:
+        return self.vocab.ids.get(word, UNKNOWN)
+
+
+def learn_codec(corpus: Callable[[], Iterable[str]], config: WordCodecConfig | None = None) -> WordCodec:
+    """What `Method` wants: documents and settings -> codec."""
+    return WordCodec.learn(corpus, config or WordCodecConfig())

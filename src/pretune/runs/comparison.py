@@ -1,0 +1,219 @@
+"""Comparison: what `pretune compare` found, as plain values that reports are made from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pretune.errors import UserError
+
+
+class Contender(NamedTuple):
+    """One way of doing the task, at any size."""
+
+    method: str
+    recipe: str
+    start: str  # "scratch", or what the weights were before
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training: a finished cell."""
+
+    method: str
+    recipe: str
+    start: str
+    size: int  # labels used, those for validation included
+    seed: int
+    score: float  # the task's metric on the test data
+    scores: dict[str, float]
+    train_seconds: float
+    peak_memory_bytes: int
+    parameters: int
+    predictions_per_second: float
+
+    @property
+    def contender(self) -> Contender:
+        return Contender(self.method, self.recipe, self.start)
+
+
+@dataclass(frozen=True)
+class Rank:
+    """A contender at one size, over its seeds."""
+
+    method: str
+    recipe: str
+    start: str
+    size: int
+    mean: float
+    sd: float  # over seeds
+    low: float  # 95 % bootstrap interval over test samples and seeds
+    high: float
+    p_value: float | None  # against the best of this size, Holm-corrected; None for the best itself
+
+    @property
+    def contender(self) -> Contender:
+        return Contender(self.method, self.recipe, self.start)
+
+
+@dataclass(frozen=True)
+class Test:
+    """The best of the largest size against another contender, on the same test samples."""
+
+    method: str
+    recipe: str
+    start: str
+    difference: float  # of the means
+    p_bootstrap: float
+    p_mcnemar: float | None  # only where an answer is right or wrong
+    p_holm: float  # the bootstrap's, corrected for the number of comparisons
+
+    __test__ = False  # no test case of pytest's
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The contender that validation chose, and its best seed there: what lies in best/."""
+
+    method: str
+    recipe: str
+    start: str
+    size: int
+    seed: int
+    validation_mean: float
+
+    @property
+    def contender(self) -> Contender:
+        return Contender(self.method, self.recipe, self.start)
+
+
+@dataclass(frozen=True)
+class Hard:
+    """A test sample that most contenders answer wrongly at the largest size."""
+
+    text: str
+    gold: str
+    said: str  # the answer that they gave most often
+    wrong: int
+    of: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that a report says. `rows` and `ranking` are sorted: largest size first, best first."""
+
+    task: str
+    metric: str
+    data: dict[str, Any]
+    rows: list[Row]
+    ranking: list[Rank]
+    recommendation: str
+    versions: dict[str, str]
+    higher_is_better: bool = True
+    titles: dict[str, str] = field(default_factory=dict)  # methods as people write them
+    best: Choice | None = None
+    tests: list[Test] = field(default_factory=list)
+    confusion: dict[str, Any] | None = None  # labels, counts[gold][said] of the chosen model
+    hardest: list[Hard] = field(default_factory=list)
+    validation: list[dict[str, Any]] = field(default_factory=list)  # the means that the choice was made by
+    notes: list[str] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
+
+    @property
+    def sizes(self) -> list[int]:
+        return sorted({rank.size for rank in self.ranking})
+
+    @property
+    def contenders(self) -> list[Contender]:
+        """In the order of the ranking at the largest size."""
+        return list(dict.fromkeys(rank.contender for rank in self.ranking))
+
+    def rank(self, contender: Contender, size: int) -> Rank | None:
+        return next((r for r in self.ranking if r.contender == contender and r.size == size), None)
+
+    def top(self) -> list[Rank]:
+        """The ranking at the largest size."""
+        return [rank for rank in self.ranking if rank.size == self.sizes[-1]]
+
+    def cost(self, contender: Contender, size: int, what: str) -> float:
+        """The mean over seeds of `train_seconds`, `peak_memory_bytes`, …"""
+        values = [float(getattr(r, what)) for r in self.rows if r.contender == contender and r.size == size]
+        return sum(values) / len(values)
+
+    def name(self, contender: Contender) -> str:
+        return contender_names(self.contenders, self.titles)[contender]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Comparison:
+        many = {"rows": Row, "ranking": Rank, "tests": Test, "hardest": Hard}
+        lists = {name: [kind(**x) for x in values[name]] for name, kind in many.items()}
+        best = Choice(**values["best"]) if values["best"] else None
+        return cls(**{**values, **lists, "best": best})
+
+    @classmethod
+    def load(cls, folder: Path) -> Comparison:
+        """What an earlier comparison left in `folder`."""
+        path = folder / "comparison.json"
+        if not path.exists():
+            raise UserError(f"{path}: no such file; `pretune compare … --out {folder}` makes it")
+        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def contender_names(contenders: Sequence[Contender], titles: Mapping[str, str]) -> dict[Contender, str]:
+    """Short names for people; the recipe is said only where it tells two of them apart."""
+    names = {}
+    for one in contenders:
+        title = titles.get(one.method, one.method)
+        alike = [other for other in contenders if (other.method, other.start) == (one.method, one.start)]
+        start = "" if one.method == "tfidf" else f", {one.start}"
+        names[one] = title + start + (f", {one.recipe}" if len(alike) > 1 else "")
+    return names
+
+
+class Style(NamedTuple):
+    """How a metric is written: accuracies as per cents, correlations as they are."""
+
+    scale: float
+    digits: int
+    unit: str
+
+    def __call__(self, value: float, unit: bool = True) -> str:
+        return f"{value * self.scale:.{self.digits}f}" + (self.unit if unit else "")
+
+
+def style(metric: str) -> Style:
+    per_cent = metric in ("accuracy", "macro_f1", "micro_f1")
+    return Style(100, 1, " %") if per_cent else Style(1, 3, "")
+
+
+def p_text(p: float | None) -> str:
+    if p is None:
+        return "–"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def seconds_text(seconds: float) -> str:
+    if seconds < 1:
+        return f"{max(seconds, 0.01):.2f} s"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def bytes_text(size: float) -> str:
+    return f"{size / 2**20:.0f} MB" if size < 2**30 else f"{size / 2**30:.1f} GB"
+
+
+def count_text(number: float) -> str:
+    """1234 -> 1,234; 24200000 -> 24.2 M"""
+    if number >= 1e6:
+        return f"{number / 1e6:.1f} M"
+    return f"{number:,.0f}" if number >= 10 else f"{number:.1f}"

@@ -1,0 +1,123 @@
+"""Model folders: written in one go or not at all, read strictly; no pickle, ever."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from pretune.errors import UserError
+from pretune.runs.files import replaced_folder, write_json
+
+CONFIG, WEIGHTS, RUN = "config.json", "model.safetensors", "run.json"
+FORMAT = 1  # of config.json
+
+
+def check_out(out: Path, overwrite: bool = False) -> None:
+    """Raise before hours of training if their result could not be written to `out`."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; --out wants a folder")
+    if out.is_dir() and any(out.iterdir()):
+        if not (out / CONFIG).is_file():
+            raise UserError(f"{out} is not empty and no model folder; choose another --out")
+        if not overwrite:
+            raise UserError(f"{out} holds a model already; choose another --out or add --overwrite")
+    above = next(folder for folder in out.absolute().parents if folder.exists())
+    if not os.access(above, os.W_OK):
+        raise UserError(f"{above} cannot be written to; choose another --out")
+
+
+def write_folder(out: Path, fill: Callable[[Path], None]) -> None:
+    """`fill` a temporary sibling of `out`, then put it in the place of `out`: the whole or nothing."""
+    check_out(out, overwrite=True)
+    with replaced_folder(out) as new:
+        fill(new)
+
+
+def write_run(folder: Path, info: Mapping[str, Any]) -> None:
+    """run.json: how the folder came about. JSON knows no NaN: such scores are null."""
+    write_json(folder / RUN, _finite(info))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _finite(x) for name, x in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(x) for x in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a model folder; a folder that is none is answered with the nearest that is one."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise UserError(f"{folder}: no such model folder{_nearest(folder)}")
+    try:
+        config = json.loads(path.read_text("utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: {error}") from None
+    if not isinstance(config, dict) or "kind" not in config:
+        raise UserError(f"{path}: no config of pretune: 'kind' is missing")
+    if config.get("format", FORMAT) != FORMAT:
+        raise UserError(f"{path}: format {config['format']} is unknown here; this pretune reads {FORMAT}")
+    return config
+
+
+def _nearest(folder: Path) -> str:
+    above = folder.absolute().parent
+    if not above.is_dir():
+        return ""
+    names = [path.name for path in above.iterdir() if (path / CONFIG).is_file()]
+    near = get_close_matches(folder.name, names, n=1, cutoff=0.3)
+    return f"; nearest: {folder.parent / near[0]}" if near else ""
+
+
+def save_weights(module: nn.Module, path: Path) -> None:
+    """Every parameter and buffer under its name; tied ones once."""
+    save_file({name: x.detach().cpu().contiguous() for name, x in _tensors(module).items()}, path)
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Fill `module` in place. Every tensor is accounted for, every shape equal, every value finite."""
+    wanted = _tensors(module)
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: cannot be read as weights: {error}") from None
+    wrong = [f"{name} is missing" for name in wanted if name not in found]
+    wrong += [f"{name} is not known" for name in found if name not in wanted]
+    for name in wanted.keys() & found.keys():
+        want, have = wanted[name], found[name]
+        if want.shape != have.shape:
+            wrong.append(f"{name} is {tuple(have.shape)}, not {tuple(want.shape)}")
+        elif want.dtype != have.dtype:
+            wrong.append(f"{name} is {have.dtype}, not {want.dtype}")
+        elif have.is_floating_point() and not torch.isfinite(have).all():
+            wrong.append(f"{name} has values that are not finite")
+    if wrong:
+        more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise UserError(f"{path}: {'; '.join(wrong[:5])}{more}")
+    with torch.no_grad():
+        for name, tensor in wanted.items():
+            tensor.copy_(found[name])
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The module's parameters and buffers; of those that are one and the same, the first."""
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            found[name] = tensor
+    return found

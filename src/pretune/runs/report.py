@@ -1,0 +1,260 @@
+"""Comparison -> report.html, report.md and comparison.json: the same answer for eyes, terminals and programs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pretune.runs import plots
+from pretune.runs.comparison import (
+    Comparison,
+    Contender,
+    Rank,
+    bytes_text,
+    contender_names,
+    count_text,
+    p_text,
+    seconds_text,
+    style,
+)
+from pretune.runs.files import write_json, write_text
+
+COLOURS = 8  # c0 … c7 in the template; c0 is the baseline's
+WIDEST = 12  # labels of a confusion matrix that is drawn whole
+
+
+def write(comparison: Comparison, out: Path) -> list[Path]:
+    """All three files; returns their paths, the one for people first."""
+    paths = [out / "report.html", out / "report.md", out / "comparison.json"]
+    write_text(paths[0], html(comparison))
+    write_text(paths[1], markdown(comparison))
+    write_json(paths[2], comparison.to_dict())
+    return paths
+
+
+def html(comparison: Comparison) -> str:
+    """One self-contained page: no script, no network."""
+    return _render("report.html.j2", comparison, True)
+
+
+def markdown(comparison: Comparison) -> str:
+    return _render("report.md.j2", comparison, False)
+
+
+def _render(template: str, comparison: Comparison, escaped: bool) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("pretune.runs", "templates"),
+        autoescape=escaped,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    environment.filters["cell"] = _cell
+    return environment.get_template(template).render(context(comparison))
+
+
+def context(comparison: Comparison) -> dict[str, Any]:
+    """What the templates say, as words and finished drawings."""
+    first, rest = headline(comparison.recommendation)
+    largest = comparison.sizes[-1]
+    return {
+        "title": f"pretune compare: {comparison.data['name']}",
+        "headline": first,
+        "rest": rest,
+        "data": comparison.data,
+        "facts": _facts(comparison),
+        "metric": comparison.metric.replace("_", " "),
+        "largest": f"{largest:,}",
+        "tests": comparison.tests,
+        "tests_line": _tests_line(comparison),
+        "machine": comparison.data["machine"],
+        "starts": ", ".join(f"{name} took {seconds_text(s)}" for name, s in comparison.data["starts"].items()),
+        "chosen": comparison.name(comparison.best.contender) if comparison.best else "",
+        "confusion": _confusion(comparison),
+        "hardest": comparison.hardest,
+        "hardest_how": _hardest_how(comparison),
+        "notes": comparison.notes,
+        "commands": comparison.commands,
+        "versions": comparison.versions,
+        **_ranking(comparison),
+        **_curves(comparison),
+        **_cost(comparison),
+    }
+
+
+def headline(recommendation: str) -> tuple[str, str]:
+    """The first sentence, and the rest."""
+    first, *rest = re.split(r"(?<=\.)\s+(?=[A-Z])", recommendation, maxsplit=1)
+    return first, rest[0] if rest else ""
+
+
+def series(comparison: Comparison) -> dict[Contender, plots.Series]:
+    """Each contender with its colour, name and points over sizes, in the order of the ranking."""
+    names = contender_names(comparison.contenders, comparison.titles)
+    colours = _colours(comparison.contenders)
+    found = {}
+    for one in comparison.contenders:
+        ranks = [r for size in comparison.sizes if (r := comparison.rank(one, size))]
+        points = tuple(plots.Point(r.size, r.mean, r.low, r.high) for r in ranks)
+        random_start = one.start == "scratch" and one.method != "tfidf"
+        found[one] = plots.Series(names[one], f"c{colours[one]}", random_start, points)
+    return found
+
+
+def _colours(contenders: Sequence[Contender]) -> dict[Contender, int]:
+    """The baseline is grey; a method from scratch has the colour of the same method with a start."""
+    colours = {one: 0 for one in contenders if one.method == "tfidf"}
+    free = 0
+    trained = sorted((one for one in contenders if one.method != "tfidf"), key=lambda one: one.start == "scratch")
+    for one in trained:
+        alike = [
+            other
+            for other in colours
+            if one.start == "scratch" and other.method == one.method and other.start != "scratch"
+        ]
+        used = {colours[other] for other in colours if other.start == "scratch" and other.method == one.method}
+        shared = next((colours[other] for other in alike if colours[other] not in used), None)
+        colours[one] = shared if shared is not None else 1 + free % (COLOURS - 1)
+        free += shared is None
+    return colours
+
+
+def _facts(comparison: Comparison) -> list[tuple[str, str]]:
+    data = comparison.data
+    facts = [
+        ("labelled pool", f"{data['train']:,} samples"),
+        ("test", f"{data['test']:,} samples"),
+        ("metric", comparison.metric.replace("_", " ")),
+        ("seeds", str(len({row.seed for row in comparison.rows}))),
+        ("trainings", str(len(comparison.rows))),
+    ]
+    if data["labels"]:
+        facts.insert(2, ("labels", str(len(data["labels"]))))
+    return facts
+
+
+def _ranking(comparison: Comparison) -> dict[str, Any]:
+    from markupsafe import Markup
+
+    top, say, all_series = comparison.top(), style(comparison.metric), series(comparison)
+    low, high, _ = plots.y_axis([plots.Point(r.size, r.mean, r.low, r.high) for r in top], say)
+    rows = []
+    for rank in top:
+        one = all_series[rank.contender]
+        said = f"{say(rank.mean)}, 95 % interval {say(rank.low)} to {say(rank.high)}"
+        point = plots.Point(rank.size, rank.mean, rank.low, rank.high)
+        rows.append(
+            {
+                "name": one.name,
+                "swatch": Markup(plots.swatch(one)),
+                "interval": Markup(plots.interval(point, low, high, one.colour, one.open, said)),
+                "mean": say(rank.mean),
+                "sd": say(rank.sd, unit=False),
+                "low": say(rank.low, unit=False),
+                "high": say(rank.high, unit=False),
+                "p": p_text(rank.p_value),
+                **_costs(comparison, rank),
+            }
+        )
+    return {"ranking": rows, "axis": (say(low), say(high))}
+
+
+def _costs(comparison: Comparison, rank: Rank) -> dict[str, str]:
+    def cost(what: str) -> float:
+        return comparison.cost(rank.contender, rank.size, what)
+
+    return {
+        "seconds": seconds_text(cost("train_seconds")),
+        "memory": bytes_text(cost("peak_memory_bytes")),
+        "parameters": count_text(cost("parameters")),
+        "speed": count_text(cost("predictions_per_second")),
+    }
+
+
+def _curves(comparison: Comparison) -> dict[str, Any]:
+    if len(comparison.sizes) < 2:
+        return {"curves_wide": "", "curves_narrow": "", "sizes": [], "by_size": []}
+    from markupsafe import Markup
+
+    say, metric, all_series = style(comparison.metric), comparison.metric.replace("_", " "), series(comparison)
+    drawn = list(all_series.values())
+    return {
+        "curves_wide": Markup(plots.curves(drawn, say, metric)),
+        "curves_narrow": Markup(plots.curves(drawn, say, metric, narrow=True)),
+        "sizes": [f"{size:,}" for size in comparison.sizes],
+        "by_size": [
+            {"name": one.name, "cells": [_by_size(comparison, who, size) for size in comparison.sizes]}
+            for who, one in all_series.items()
+        ],
+    }
+
+
+def _by_size(comparison: Comparison, who: Contender, size: int) -> dict[str, str]:
+    rank, say = comparison.rank(who, size), style(comparison.metric)
+    return {"mean": say(rank.mean), "sd": say(rank.sd, unit=False)} if rank else {"mean": "–", "sd": ""}
+
+
+def _cost(comparison: Comparison) -> dict[str, Any]:
+    from markupsafe import Markup
+
+    say, metric, largest = style(comparison.metric), comparison.metric.replace("_", " "), comparison.sizes[-1]
+    drawn = []
+    for who, one in series(comparison).items():
+        rank = comparison.rank(who, largest)
+        if rank:
+            point = plots.Point(comparison.cost(who, largest, "train_seconds"), rank.mean, rank.low, rank.high)
+            drawn.append(plots.Series(one.name, one.colour, one.open, (point,)))
+    return {
+        "cost_wide": Markup(plots.cost(drawn, say, metric)),
+        "cost_narrow": Markup(plots.cost(drawn, say, metric, narrow=True)),
+    }
+
+
+def _confusion(comparison: Comparison) -> dict[str, Any] | None:
+    if comparison.confusion is None:
+        return None
+    labels, counts = comparison.confusion["labels"], comparison.confusion["counts"]
+    if len(labels) > WIDEST:
+        return {"labels": len(labels), "table": None, "pairs": _pairs(labels, counts)}
+    rows = []
+    for i, label in enumerate(labels):
+        total = max(1, sum(counts[i]))
+        cells = [
+            {"count": count, "share": f"{count / total:.3f}", "right": i == j} for j, count in enumerate(counts[i])
+        ]
+        rows.append({"label": label, "cells": cells})
+    return {"labels": len(labels), "heads": labels, "table": rows, "pairs": []}
+
+
+def _pairs(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
+    """The most frequent wrong answers."""
+    wrong = [(counts[i][j], i, j) for i in range(len(labels)) for j in range(len(labels)) if i != j]
+    worst = sorted(wrong, key=lambda one: (-one[0], one[1], one[2]))[:15]
+    return [
+        {"gold": labels[i], "said": labels[j], "count": n, "of": sum(counts[i])} for n, i, j in worst if n
+    ]
+
+
+def _tests_line(comparison: Comparison) -> str:
+    mcnemar = [test for test in comparison.tests if test.p_mcnemar is not None]
+    if not mcnemar:
+        return ""
+    names = contender_names(comparison.contenders, comparison.titles)
+    said = "; ".join(f"{names[Contender(t.method, t.recipe, t.start)]} {p_text(t.p_mcnemar)}" for t in mcnemar)
+    return (
+        "McNemar's exact test of the first row, on the answers that most seeds got right (uncorrected p): " + said + "."
+    )
+
+
+def _hardest_how(comparison: Comparison) -> str:
+    if comparison.data["kind"] == "number":
+        return "Farthest from the truth over all approaches and seeds, at the largest size."
+    return "Answered wrongly by most trainings, over all approaches and seeds at the largest size."
+
+
+def _cell(text: object) -> str:
+    """Text inside a cell or list item of Markdown."""
+    return re.sub(r"\s+", " ", str(text)).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")

@@ -1,0 +1,229 @@
+"""Run: one training from a start to a folder: pretraining, adaptation, a task."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pretune.config import to_dict
+from pretune.data.rows import Codec
+from pretune.data.samples import Sample
+from pretune.errors import UserError
+from pretune.keys import key
+from pretune.methods.base import Method, Pretraining
+from pretune.recipes import RECIPES
+from pretune.recipes.base import Recipe
+from pretune.runs.folders import read_config
+from pretune.runs.measure import Measure, command, versions
+from pretune.runs.starts import Corpus, Start, fresh, load_pretrained, member_folders, save_start, scratch
+from pretune.runs.trained import Ensemble, Trained, TrainedModel, answer, join, load_model
+from pretune.tasks.base import Task
+from pretune.training.loop import Fitted, Fitting, fit
+from pretune.training.model import Model
+from pretune.training.sources import SampleSource
+
+__all__ = ["Start", "Trained", "adapt", "finetune", "load_start", "load_trained", "pretrain", "scratch"]
+
+Vocabulary = Literal["target", "union"]
+
+
+def is_main() -> bool:
+    """Whether this process is the one of its launch that writes and prints."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def pretrain(
+    method: Method,
+    corpus: Corpus,
+    held_out: Corpus | None,
+    out: Path,
+    *,
+    size: str = "small",
+    pretraining: Pretraining | None = None,
+    codec_config: Any = None,
+    encoder_config: Any = None,
+    fitting: Fitting = Fitting(),  # noqa: B008, frozen
+    info: Mapping[str, Any] | None = None,
+) -> dict[str, float]:
+    """Learn from raw text and leave a pretrained folder; returns the scores on `held_out`.
+
+    A mapping of names to codec settings as `codec_config` makes an ensemble, one member for each.
+    """
+    pretraining = pretraining or method.pretraining
+    configs = codec_config if isinstance(codec_config, Mapping) else {"": codec_config}
+    starts, scores = [], {}
+    with Measure() as cost:
+        for name, config in configs.items():
+            start = scratch(method, size, corpus, fitting.seed, config, encoder_config=encoder_config)
+            start.name = name or start.name
+            said = pretraining.run(start.encoder, start.codec, corpus, held_out, _within(fitting, name))
+            scores |= {f"{name}.{what}" if name else what: value for what, value in said.items()}
+            starts.append(start)
+    if is_main():
+        config = {"size": size, "pretraining": pretraining, "fitting": fitting, **_described(starts[0])}
+        save_start(starts if "" not in configs else starts[0], out, report(cost, scores, config, info))
+    return scores
+
+
+def adapt(
+    folder: Path,
+    corpus: Corpus,
+    held_out: Corpus | None,
+    out: Path,
+    *,
+    adaptation: Pretraining | None = None,
+    fitting: Fitting = Fitting(),  # noqa: B008, frozen
+    vocabulary: Vocabulary = "target",
+    info: Mapping[str, Any] | None = None,
+) -> dict[str, float]:
+    """Go on with pretraining on the target's text, under its vocabulary; ensembles member by member."""
+    loaded = load_start(folder)
+    olds = loaded if isinstance(loaded, list) else [loaded]
+    news, scores = [], {}
+    with Measure() as cost:
+        for old in olds:
+            name = old.name if isinstance(loaded, list) else ""
+            new = adopted(old, corpus, vocabulary, fitting.seed)
+            run = adaptation or old.method.adaptation
+            said = run.run(new.encoder, new.codec, corpus, held_out, _within(fitting, name))
+            scores |= {f"{name}.{what}" if name else what: value for what, value in said.items()}
+            news.append(new)
+    if is_main():
+        config = {"from": str(folder), "vocabulary": vocabulary, "fitting": fitting}
+        config |= {"adaptation": adaptation or olds[0].method.adaptation, **_described(news[0])}
+        save_start(news if isinstance(loaded, list) else news[0], out, report(cost, scores, config, info))
+    return scores
+
+
+def adopted(old: Start, corpus: Corpus, vocabulary: Vocabulary, seed: int) -> Start:
+    """The old weights under a vocabulary learned from `corpus`; "union" keeps the old words too."""
+    codec = relearned(old, corpus, keep=vocabulary == "union")
+    encoder = fresh(old.method, old.encoder_config, codec, seed)
+    old.method.adopt(old.encoder, old.codec, encoder, codec)
+    return Start(old.name, old.method, codec, encoder, old.encoder_config)
+
+
+def finetune(
+    start: Start | list[Start],
+    task: Task,
+    recipe: Recipe,
+    train: Sequence[Sample],
+    valid: Sequence[Sample],
+    fitting: Fitting,
+) -> tuple[Trained, Fitted]:
+    """Learn `task` from `train`; with `valid` the best weights by the task's metric are kept.
+
+    `start` itself stays as it is. A list becomes an ensemble whose members learn one after another.
+    """
+    if not train:
+        raise UserError("there is no sample to learn from")
+    if isinstance(start, list):
+        return _finetune_all(start, task, recipe, train, valid, fitting)
+    trained = join(replace(start, encoder=deepcopy(start.encoder)), task, recipe, fitting.seed)
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    source = SampleSource(task, start.codec, train, recipe.batch_size, fitting.seed, rank, world)
+    rows = task.rows(start.codec, valid) if valid else []
+    golds = [sample.gold for sample in valid]
+
+    def validate(model: Model) -> dict[str, float]:
+        return task.score(golds, answer(model, task, start.codec, valid, rows))
+
+    stages = recipe.stages(trained.model.encoder, trained.model.head)
+    check = validate if valid else None
+    fitted = fit(trained.model, stages, source, fitting, check, task.metric, task.higher_is_better)
+    trained.model.eval()
+    return trained, fitted
+
+
+def _finetune_all(
+    starts: list[Start], task: Task, recipe: Recipe, train: Sequence[Sample], valid: Sequence[Sample], fitting: Fitting
+) -> tuple[Ensemble, Fitted]:
+    members: dict[str, TrainedModel] = {}
+    runs = []
+    for start in starts:
+        trained, fitted = finetune(start, task, recipe, train, valid, _within(fitting, start.name))
+        assert isinstance(trained, TrainedModel)
+        members[start.name] = trained
+        runs.append(fitted)
+    both = Ensemble(members)
+    whole = Fitted(
+        task.score([sample.gold for sample in valid], both.answers(valid)) if valid else {},
+        [epoch for run in runs for epoch in run.history],
+        sum(run.seconds for run in runs),
+        sum(run.steps for run in runs),
+        sum(run.tokens for run in runs),
+    )
+    return both, whole
+
+
+def load_start(folder: Path) -> Start | list[Start]:
+    """What a folder learned from text: a pretrained one as it is, of a trained one its encoder."""
+    config = read_config(folder)
+    if config["kind"] == "ensemble":
+        found = [load_start(member) for member in member_folders(folder, config)]
+        return [start for start in found if isinstance(start, Start)]
+    if config["kind"] == "pretrained":
+        return load_pretrained(folder, config)
+    if config["kind"] == "model":
+        return load_model(folder, config).start
+    raise UserError(f"{folder} is of kind {config['kind']!r}, which holds no encoder to start from")
+
+
+def load_trained(folder: Path) -> Trained:
+    """The folder of a task, ready to answer."""
+    config = read_config(folder)
+    if config["kind"] == "model":
+        return load_model(folder, config)
+    if config["kind"] == "tfidf":
+        from pretune.runs import tfidf
+
+        return tfidf.load(folder)
+    if config["kind"] == "ensemble":
+        members = {path.name: load_trained(path) for path in member_folders(folder, config)}
+        return Ensemble({name: model for name, model in members.items() if isinstance(model, TrainedModel)})
+    if config["kind"] == "pretrained":
+        raise UserError(f"{folder} knows no task yet: `pretune finetune … --from {folder} --out DIR` teaches one")
+    raise UserError(f"{folder}: kind {config['kind']!r} is unknown to this pretune")
+
+
+def report(
+    cost: Measure, scores: Mapping[str, float], config: Mapping[str, Any], info: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What run.json says of a run."""
+    fitting = config.get("fitting")
+    plain = {name: _plain(value) for name, value in config.items()}
+    return {
+        "command": command(),
+        "seed": fitting.seed if isinstance(fitting, Fitting) else 0,
+        "scores": dict(scores),
+        "seconds": round(cost.seconds, 3),
+        "peak_memory_bytes": cost.peak_memory_bytes,
+        **(info or {}),
+        "config": plain,
+        "versions": versions(),
+    }
+
+
+def _within(fitting: Fitting, name: str) -> Fitting:
+    """The same for a member of an ensemble, which has checkpoints of its own."""
+    if not name:
+        return fitting
+    folder = fitting.folder / name if fitting.folder else None
+    return replace(fitting, folder=folder, label=f"{fitting.label} {name}".strip())
+
+
+def _described(start: Start) -> dict[str, Any]:
+    return {
+        "method": start.method.name,
+        "encoder": start.encoder_config,
+        "codec": start.codec.describe(),
+        "parameters": start.parameters,
+    }
+
+
+def _plain(value: Any) -> Any:
+    return to_dict(value, TABLES) if is_dataclass(value) and not isinstance(value, type) else value

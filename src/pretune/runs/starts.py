@@ -1,0 +1,147 @@
+"""Starts: encoders before a task, fresh from a method's sizes or loaded from a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pretune.config import build, imported, to_dict
+from pretune.data.rows import Codec
+from pretune.encoder import Encoder
+from pretune.errors import UserError, choose
+from pretune.keys import key
+from pretune.methods import METHODS
+from pretune.methods.base import Method
+from pretune.runs.files import write_json
+from pretune.runs.folders import (
+    CONFIG,
+    FORMAT,
+    WEIGHTS,
+    load_weights,
+    read_config,
+    save_weights,
+    write_folder,
+    write_run,
+)
+
+Corpus = Callable[[], Iterable[str]]
+
+
+@dataclass
+class Start:
+    """An encoder that knows no task yet, with the codec that feeds it."""
+
+    name: str  # scratch, or the folder it came from
+    method: Method
+    codec: Codec
+    encoder: Encoder
+    encoder_config: Any
+
+    @property
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.encoder.parameters())
+
+
+def method_named(name: str) -> Method:
+    """A method of the table, or somebody else's, whose name is where to import it from: `package.module:NAME`."""
+    if ":" in name:
+        found: Method = imported(name, "the method")
+        return found
+    if name not in METHODS:
+        raise choose("the method", name, METHODS)
+    return METHODS[name]
+
+
+def scratch(
+    method: Method,
+    size: str,
+    corpus: Corpus,
+    seed: int,
+    codec_config: Any = None,
+    codec: Codec | None = None,
+    encoder_config: Any = None,
+) -> Start:
+    """A fresh encoder; its codec is learned from `corpus` unless one is given."""
+    if encoder_config is None:
+        if size not in method.sizes:
+            raise choose(f"the size of {method.name}", size, method.sizes)
+        encoder_config = method.sizes[size]
+    if codec is None:
+        codec = method.learn_codec(corpus, codec_config or method.codec_config())
+    return Start("scratch", method, codec, fresh(method, encoder_config, codec, seed), encoder_config)
+
+
+def fresh(method: Method, encoder_config: Any, codec: Codec, seed: int) -> Encoder:
+    """New weights, a function of the seed; the global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key(seed, "init"))
+        return method.build(encoder_config, codec)
+
+
+def save_start(start: Start | list[Start], folder: Path, info: Mapping[str, Any]) -> None:
+    """A pretrained folder, or one with a subfolder for each of several."""
+
+    def fill(new: Path) -> None:
+        if isinstance(start, list):
+            _fill_members(new, start)
+        else:
+            _fill(new, start)
+        write_run(new, info)
+
+    write_folder(folder, fill)
+
+
+def _fill_members(folder: Path, starts: list[Start]) -> None:
+    write_json(folder / CONFIG, {"kind": "ensemble", "format": FORMAT, "members": [s.name for s in starts]})
+    for start in starts:
+        (folder / start.name).mkdir()
+        _fill(folder / start.name, start)
+
+
+def _fill(folder: Path, start: Start) -> None:
+    write_json(folder / CONFIG, {"kind": "pretrained", **describe(start)})
+    save_weights(start.encoder, folder / WEIGHTS)
+    start.codec.save(folder)
+
+
+def describe(start: Start) -> dict[str, Any]:
+    """What config.json says of an encoder."""
+    return {
+        "format": FORMAT,
+        "method": start.method.name,
+        "encoder": to_dict(start.encoder_config),
+        "codec": start.codec.describe(),
+    }
+
+
+def empty_start(folder: Path, config: Mapping[str, Any]) -> Start:
+    """The start that config.json describes, its weights still to be loaded."""
+    try:
+        method = method_named(config["method"])
+        encoder_config = build(method.encoder_config, config["encoder"], "encoder")
+    except (KeyError, UserError) as error:
+        raise UserError(f"{folder / CONFIG}: {error}") from None
+    codec = method.load_codec(folder)
+    return Start(folder.name, method, codec, fresh(method, encoder_config, codec, 0), encoder_config)
+
+
+def load_pretrained(folder: Path, config: Mapping[str, Any]) -> Start:
+    """A folder of kind "pretrained"."""
+    start = empty_start(folder, config)
+    load_weights(start.encoder, folder / WEIGHTS)
+    return start
+
+
+def member_folders(folder: Path, config: Mapping[str, Any]) -> list[Path]:
+    """The subfolders of an ensemble; one that is missing is an error."""
+    found = [folder / str(name) for name in config.get("members", [])]
+    for member in found:
+        if not (member / CONFIG).is_file():
+            raise UserError(f"{folder / CONFIG}: its member {member} is missing")
+    if not found:
+        raise UserError(f"{folder / CONFIG}: an ensemble without members")
+    return found

@@ -1,0 +1,207 @@
+"""TF-IDF and a linear model: the baseline without pretraining, saved without pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretune.config import to_dict
+from pretune.data.samples import Sample
+from pretune.errors import UserError
+from pretune.runs.files import write_json
+from pretune.runs.folders import CONFIG, FORMAT, WEIGHTS, write_folder, write_run
+from pretune.runs.trained import task_config, task_from
+from pretune.tasks.base import Answer
+from pretune.tasks.classification import Classification
+
+Floats = NDArray[np.float64]
+NEVER = -30.0  # the logit of a label that training never showed
+
+
+@dataclass(frozen=True)
+class TfIdfConfig:
+    """Sublinear TF-IDF over n-grams; the strength of the penalty is chosen on validation data."""
+
+    units: Literal["words", "characters"] = "words"  # characters where a language writes no spaces
+    longest: int | None = None  # longest n-gram; None: 2 words or 3 characters
+    strengths: tuple[float, ...] = (10.0, 3.0, 30.0, 1.0, 100.0, 0.3)  # C, the likeliest first: it wins ties
+
+
+@dataclass
+class TfIdf:
+    """A fitted baseline; answers like every trained model."""
+
+    task: Classification
+    config: TfIdfConfig
+    strength: float  # the C that won
+    vocabulary: list[str]  # n-grams by column
+    idf: Floats  # (V,)
+    weight: Floats  # (P·V, K) for P parts of a sample and K labels
+    bias: Floats  # (K,)
+
+    def __post_init__(self) -> None:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        self._vectorizer = TfidfVectorizer(vocabulary=self.vocabulary, **_options(self.config))
+        self._vectorizer.idf_ = self.idf
+
+    @property
+    def parameters(self) -> int:
+        return self.weight.size + self.bias.size
+
+    def answers(self, samples: Sequence[Sample], batch_size: int = 64) -> list[Answer]:
+        """One answer a sample, in order; nothing here depends on the batch."""
+        if not samples:
+            return []
+        scores = self._features(samples) @ self.weight + self.bias  # (B, K)
+        return [self._answer(row) for row in scores]
+
+    def _features(self, samples: Sequence[Sample]) -> Any:  # -> sparse (B, P·V)
+        return _features(self._vectorizer, samples, self.weight.shape[0] // max(1, len(self.vocabulary)))
+
+    def _answer(self, row: Floats) -> Answer:
+        if self.task.kind == "number":
+            return Answer(value=float(row[0]))
+        if self.task.kind == "many":
+            chances = 1 / (1 + np.exp(-row))
+            said = {label: float(p) for label, p in zip(self.task.labels, chances, strict=True)}
+            return Answer(labels=tuple(label for label, p in said.items() if p > 0.5), scores=said)
+        chances = np.exp(row - row.max())
+        chances /= chances.sum()
+        best = self.task.labels[int(chances.argmax())]
+        return Answer(best, scores={x: float(p) for x, p in zip(self.task.labels, chances, strict=True)})
+
+    def save(self, folder: Path, info: Mapping[str, Any]) -> None:
+        """config.json, vocabulary.json, model.safetensors and run.json, atomically."""
+        from safetensors.numpy import save_file
+
+        config = {
+            "format": FORMAT,
+            "kind": "tfidf",
+            "method": "tfidf",
+            "tfidf": to_dict(self.config),
+            "strength": self.strength,
+            "task": task_config(self.task),
+        }
+        tensors = {"idf": self.idf, "weight": self.weight, "bias": self.bias}
+
+        def fill(new: Path) -> None:
+            write_json(new / CONFIG, config)
+            write_json(new / "vocabulary.json", self.vocabulary)
+            save_file({name: np.ascontiguousarray(x) for name, x in tensors.items()}, new / WEIGHTS)
+            write_run(new, info)
+
+        write_folder(folder, fill)
+
+
+def load(folder: Path) -> TfIdf:
+    """The baseline that `TfIdf.save` left in `folder`."""
+    from safetensors.numpy import load_file
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    vocabulary = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
+    tensors = load_file(folder / "model.safetensors")
+    task = Classification(config["task"]["kind_of_label"], tuple(config["task"]["labels"]))
+    settings = TfIdfConfig(**{**config["tfidf"], "strengths": tuple(config["tfidf"]["strengths"])})
+    width, labels = tensors["weight"].shape
+    if len(tensors["idf"]) != len(vocabulary) or width % len(vocabulary) or labels != len(tensors["bias"]):
+        raise UserError(f"{folder}: model.safetensors and vocabulary.json do not fit each other")
+    return TfIdf(task, settings, config["strength"], vocabulary, **tensors)
+
+
+def fit(
+    task: Classification,
+    train: Sequence[Sample],
+    valid: Sequence[Sample],
+    config: TfIdfConfig | None = None,
+) -> tuple[TfIdf, dict[str, float]]:
+    """Choose the strength on `valid`, then refit on all labels; returns also the validation scores."""
+    config = config or TfIdfConfig()
+    tried: list[tuple[float, dict[str, float]]] = []
+    for strength in config.strengths:
+        model = _fit_at(task, train, strength, config)
+        tried.append((strength, task.score([s.gold for s in valid], model.answers(valid))))
+    sign = 1 if task.higher_is_better else -1
+    strength, scores = max(tried, key=lambda pair: sign * pair[1][task.metric])  # the first of equals
+    return _fit_at(task, [*train, *valid], strength, config), scores
+
+
+def _fit_at(task: Classification, samples: Sequence[Sample], strength: float, config: TfIdfConfig) -> TfIdf:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectorizer = TfidfVectorizer(**_options(config))
+    parts = len(samples[0].parts)
+    try:
+        vectorizer.fit(text for s in samples for text in s.texts)
+    except ValueError as error:
+        raise UserError(f"tfidf: no word in any of {len(samples)} training texts ({error})") from error
+    x = _features(vectorizer, samples, parts)  # (B, P·V)
+    weight, bias = _solve(task, x, [s.gold for s in samples], strength)
+    vocabulary = vectorizer.get_feature_names_out().tolist()
+    return TfIdf(task, config, strength, vocabulary, vectorizer.idf_, weight, bias)
+
+
+def _options(config: TfIdfConfig) -> dict[str, Any]:
+    if config.units == "characters":
+        return {"analyzer": "char", "ngram_range": (1, config.longest or 3), "sublinear_tf": True}
+    pattern = r"(?u)\w+|[^\w\s]"  # words and marks: "!" and "?" say something
+    return {"token_pattern": pattern, "ngram_range": (1, config.longest or 2), "sublinear_tf": True}
+
+
+def _features(vectorizer: Any, samples: Sequence[Sample], parts: int) -> Any:  # -> sparse (B, P·V)
+    from scipy.sparse import hstack
+
+    return hstack([vectorizer.transform([s.texts[part] for s in samples]) for part in range(parts)], "csr")
+
+
+def _solve(task: Classification, x: Any, golds: Sequence[Any], strength: float) -> tuple[Floats, Floats]:
+    """Features (B, P·V) -> weight (P·V, K) and bias (K,)."""
+    if task.kind == "number":
+        from sklearn.linear_model import Ridge
+
+        ridge = Ridge(alpha=10 / strength).fit(x, np.asarray(golds, dtype=np.float64))
+        return ridge.coef_.reshape(-1, 1), np.atleast_1d(np.float64(ridge.intercept_))
+    if task.kind == "many":
+        columns = [_logistic(x, np.array([label in gold for gold in golds]), strength) for label in task.labels]
+        return np.stack([w for w, _ in columns], 1), np.array([b for _, b in columns])
+    return _multinomial(task, x, np.array([task.labels.index(gold) for gold in golds]), strength)
+
+
+def _logistic(x: Any, y: NDArray[np.bool_], strength: float) -> tuple[Floats, float]:
+    """One label against the rest."""
+    from sklearn.linear_model import LogisticRegression
+
+    if y.all() or not y.any():
+        return np.zeros(x.shape[1]), -NEVER if y.all() else NEVER
+    model = LogisticRegression(C=strength, max_iter=1000).fit(x, y)
+    return model.coef_[0], float(model.intercept_[0])
+
+
+def _multinomial(
+    task: Classification, x: Any, y: NDArray[np.int64], strength: float
+) -> tuple[Floats, Floats]:
+    from sklearn.linear_model import LogisticRegression
+
+    weight, bias = np.zeros((x.shape[1], len(task.labels))), np.full(len(task.labels), NEVER)
+    seen = np.unique(y)
+    if len(seen) == 1:
+        bias[seen] = 0.0
+        return weight, bias
+    model = LogisticRegression(C=strength, max_iter=1000).fit(x, y)
+    if len(seen) == 2:  # scikit-learn keeps one column for two classes
+        weight[:, seen[1]], bias[seen] = model.coef_[0], [0.0, model.intercept_[0]]
+        return weight, bias
+    weight[:, seen], bias[seen] = model.coef_.T, model.intercept_
+    return weight, bias
+
+
+def for_language(language: str, config: TfIdfConfig | None = None) -> TfIdfConfig:
+    """Characters where a language writes no spaces between words."""
+    config = config or TfIdfConfig()
+    return replace(config, units="characters") if language in ("zh", "ja", "th") else config

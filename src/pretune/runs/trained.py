@@ -1,0 +1,204 @@
+"""Trained models: what answers, on its own or as one of several, and its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import nn
+
+from pretune.config import build, imported, kind_of, to_dict
+from pretune.data.rows import Codec, Row
+from pretune.data.samples import Sample
+from pretune.errors import UserError, choose
+from pretune.keys import key
+from pretune.recipes import RECIPES
+from pretune.recipes.base import Recipe
+from pretune.runs.files import write_json
+from pretune.runs.folders import CONFIG, FORMAT, WEIGHTS, load_weights, save_weights, write_folder, write_run
+from pretune.runs.starts import Start, describe, empty_start
+from pretune.tasks import TASKS
+from pretune.tasks.base import Answer, Task
+from pretune.training.model import Model
+from pretune.training.sources import task_batch
+
+TOKENS = 1 << 16  # at most so many tokens, padding included, in a batch of more than one sample
+
+
+class Trained(Protocol):
+    """Something that answers."""
+
+    @property
+    def task(self) -> Task: ...
+
+    @property
+    def parameters(self) -> int: ...
+
+    def answers(self, samples: Sequence[Sample], batch_size: int = 64) -> list[Answer]:
+        """One answer a sample, in order; an answer never depends on its batch."""
+        ...
+
+    def save(self, folder: Path, info: Mapping[str, Any]) -> None:
+        """The whole folder in one go; `info` becomes run.json."""
+        ...
+
+
+@dataclass
+class TrainedModel:
+    """An encoder and a head that have learned a task together."""
+
+    start: Start  # its encoder is the one inside `model`, as it was before the recipe wrapped it
+    task: Task
+    recipe: Recipe
+    model: Model
+
+    @property
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.model.parameters())
+
+    def answers(self, samples: Sequence[Sample], batch_size: int = 64) -> list[Answer]:
+        rows = self.task.rows(self.start.codec, samples)
+        return answer(self.model, self.task, self.start.codec, samples, rows, batch_size)
+
+    def save(self, folder: Path, info: Mapping[str, Any]) -> None:
+        write_folder(folder, lambda new: self.fill(new, info))
+
+    def fill(self, folder: Path, info: Mapping[str, Any]) -> None:
+        config = {
+            "kind": "model",
+            **describe(self.start),
+            "task": task_config(self.task),
+            "recipe": to_dict(self.recipe, {Recipe: RECIPES}),
+        }
+        write_json(folder / CONFIG, config)
+        save_weights(self.model, folder / WEIGHTS)
+        self.start.codec.save(folder)
+        write_run(folder, info)
+
+
+@runtime_checkable
+class Averaging(Protocol):
+    """A task whose answers several models can give together."""
+
+    def average(self, answers: Sequence[Sequence[Answer]]) -> list[Answer]: ...
+
+
+@dataclass
+class Ensemble:
+    """Several models that answer together: the mean of what each says."""
+
+    members: dict[str, TrainedModel]  # by the name of their subfolders
+
+    @property
+    def task(self) -> Task:
+        return next(iter(self.members.values())).task
+
+    @property
+    def parameters(self) -> int:
+        return sum(member.parameters for member in self.members.values())
+
+    def answers(self, samples: Sequence[Sample], batch_size: int = 64) -> list[Answer]:
+        if not isinstance(self.task, Averaging):
+            raise UserError("the answers of this task cannot be averaged; load one of the subfolders alone")
+        return self.task.average([member.answers(samples, batch_size) for member in self.members.values()])
+
+    def save(self, folder: Path, info: Mapping[str, Any]) -> None:
+        def fill(new: Path) -> None:
+            write_json(new / CONFIG, {"kind": "ensemble", "format": FORMAT, "members": list(self.members)})
+            write_run(new, info)
+            for name, member in self.members.items():
+                (new / name).mkdir()
+                member.fill(new / name, info)
+
+        write_folder(folder, fill)
+
+
+def answer(
+    model: Model,
+    task: Task,
+    codec: Codec,
+    samples: Sequence[Sample],
+    rows: Sequence[list[Row]],
+    batch_size: int = 64,
+) -> list[Answer]:
+    """Answers in the order of `samples`, worked out in batches of like length."""
+    found: dict[int, Answer] = {}
+    device = next(model.parameters()).device
+    with evaluating(model), torch.no_grad():
+        for wanted in answer_batches([max(map(len, of_sample)) for of_sample in rows], batch_size):
+            some, their_rows = [samples[i] for i in wanted], [rows[i] for i in wanted]
+            batch = task_batch(task, codec, some, their_rows, gold=False).to(device)
+            scores = {name: x.cpu() for name, x in model(batch).scores.items()}
+            found |= zip(wanted, task.decode(scores, some, their_rows), strict=True)
+    return [found[i] for i in range(len(samples))]
+
+
+def answer_batches(lengths: Sequence[int], batch_size: int, tokens: int = TOKENS) -> Iterator[list[int]]:
+    """Indices, longest first, in batches that a few very long texts cannot make huge."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    while order:
+        size = max(1, min(batch_size, tokens // max(1, lengths[order[0]])))
+        yield order[:size]
+        order = order[size:]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """No dropout inside; afterwards every module is in the mode it was in."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def join(start: Start, task: Task, recipe: Recipe, seed: int) -> TrainedModel:
+    """A model around `start.encoder` itself, its head fresh: a function of the seed."""
+    start.encoder.purpose("task")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key(seed, "init"))
+        wrapped = recipe.wrap(start.encoder)
+        head = task.head(wrapped)
+    return TrainedModel(start, task, recipe, Model(wrapped, head, recipe.alpha, recipe.beta))
+
+
+def load_model(folder: Path, config: Mapping[str, Any]) -> TrainedModel:
+    """A folder of kind "model"."""
+    start = empty_start(folder, config)
+    try:
+        task = task_from(config["task"])
+        recipe = build(Recipe, config["recipe"], "recipe", {Recipe: RECIPES})  # type: ignore[type-abstract]
+    except (KeyError, UserError) as error:
+        raise UserError(f"{folder / CONFIG}: {error}") from None
+    trained = join(start, task, recipe, 0)
+    load_weights(trained.model, folder / WEIGHTS)
+    trained.model.eval()
+    return trained
+
+
+def task_config(task: Task) -> dict[str, Any]:
+    """{"name": "classification", its fields...}: the fields may have a `kind` of their own."""
+    name = kind_of(task, {Task: TASKS}) or f"{type(task).__module__}:{type(task).__qualname__}"
+    return {"name": name, **to_dict(task)}
+
+
+def task_class(name: str) -> Any:
+    """A task of the table, or somebody else's `package.module:Name`."""
+    if ":" in name:
+        return imported(name, "the task")
+    if name not in TASKS:
+        raise choose("the task", name, TASKS)
+    return TASKS[name]
+
+
+def task_from(config: Mapping[str, Any]) -> Task:
+    """The task that `task_config` described."""
+    settings = {name: value for name, value in config.items() if name != "name"}
+    task: Task = build(task_class(config["name"]), settings, "task")
+    return task

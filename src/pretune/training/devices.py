@@ -1,0 +1,121 @@
+"""Devices, precision and processes: all that the loop asks of accelerate."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from pretune.errors import UsageError, UserError, choose
+from pretune.training.stage import Stage
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # ours -> accelerate's
+
+
+def find_device(name: str) -> str:
+    """`auto` is the first that this machine has of cuda, mps, cpu; any other name must be one of them."""
+    here = ["cuda"] if torch.cuda.is_available() else []
+    here += ["mps"] if torch.backends.mps.is_available() else []
+    here += ["cpu"]
+    if name == "auto":
+        return here[0]
+    if name not in ("cuda", "mps", "cpu"):
+        raise choose("device", name, ["auto", *here])
+    if name not in here:
+        raise UsageError(f"device is {name!r}, which this machine lacks; choose one of {', '.join(here)}")
+    return name
+
+
+def find_precision(name: str, device: str) -> str:
+    """`auto` is bf16 where the device has it fast, else fp32."""
+    if name == "auto":
+        fast = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16" if fast else "fp32"
+    if name not in PRECISIONS:
+        raise choose("precision", name, ["auto", *PRECISIONS])
+    if name == "fp16" and device != "cuda":
+        raise UsageError(f"precision fp16 needs a cuda device, this is {device}; choose fp32 or bf16")
+    return name
+
+
+@contextmanager
+def team(device: str, precision: str) -> Iterator[Accelerator]:
+    """An accelerator of our own; whatever state accelerate held before is there again afterwards."""
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate.state import AcceleratorState, PartialState
+
+    device = find_device(device)
+    mixed = PRECISIONS[find_precision(precision, device)]
+    before = [dict(state._shared_state) for state in (AcceleratorState, PartialState)]
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        # unused parameters: an encoder's summary has weights that a task on tokens never touches
+        ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
+        accelerator = Accelerator(cpu=device == "cpu", mixed_precision=mixed, kwargs_handlers=[ddp])
+        asked = int(os.environ.get("WORLD_SIZE", 1))
+        if accelerator.num_processes != asked:
+            raise UserError(
+                f"{asked} processes were asked for, {accelerator.num_processes} trains; "
+                "start them with `python -m torch.distributed.run`"
+            )
+        yield accelerator
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        for state, held in zip((AcceleratorState, PartialState), before, strict=True):
+            state._shared_state.update(held)
+
+
+class _Shell(nn.Module):
+    """What accelerate may wrap and patch, so that the model inside stays as it is."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.model(*inputs)
+
+
+def prepare(team: Accelerator, model: nn.Module, stage: Stage) -> tuple[nn.Module, Any]:
+    """The model and a new optimizer for one stage, wrapped anew.
+
+    Replicas diverge in silence if weights thaw under a live DistributedDataParallel, so the last
+    stage's wrapper must be gone: `free_memory` drops accelerate's references to it.
+    """
+    team.free_memory()
+    model.to(team.device)
+    shell, optimizer = team.prepare(_Shell(model), stage.optimizer.build(stage.optimized()))
+    return shell, optimizer
+
+
+def together(team: Accelerator, *numbers: float) -> list[float]:
+    """Each number summed over all processes."""
+    if team.num_processes == 1:
+        return list(numbers)
+    summed = torch.tensor(numbers, dtype=torch.float64, device=team.device)
+    torch.distributed.all_reduce(summed)
+    return summed.tolist()
+
+
+def share_buffers(team: Accelerator, model: nn.Module) -> None:
+    """Running statistics as the first process has them: what is validated and kept."""
+    if team.num_processes > 1:
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, src=0)
+
+
+def from_first(team: Accelerator, scores: dict[str, float]) -> dict[str, float]:
+    """What the first process says, for everybody."""
+    if team.num_processes == 1:
+        return scores
+    from accelerate.utils import broadcast_object_list
+
+    said: dict[str, float] = broadcast_object_list([scores])[0]
+    return said

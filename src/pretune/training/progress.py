@@ -1,0 +1,163 @@
+"""Progress of a run on stderr: a bar on a terminal, plain lines elsewhere, nothing if quiet."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+SECONDS_BETWEEN_LINES = 10.0
+SECONDS_BETWEEN_FRAMES = 0.1
+SMOOTHING = 0.98  # of the loss shown, per step
+
+
+class Progress:
+    """Says nothing itself; keeps what the two below show. Used as a context manager."""
+
+    seconds_between: float = float("inf")
+
+    def __init__(self, label: str = "") -> None:
+        self.label = label
+        self.stage_name, self.done, self.total, self.scores = "", 0, 0, ""
+        self._weighted, self._weight, self._shown_at = 0.0, 0.0, time.monotonic()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        """A stage begins, or goes on after `done` of its `total` steps."""
+        self.stage_name, self.done, self.total = name, done, total
+
+    def step(self, loss: float, lr: float, tokens_per_second: float) -> None:
+        """One optimizer step is over; shown only every now and then."""
+        self.done += 1
+        self._weighted = SMOOTHING * self._weighted + (1 - SMOOTHING) * loss
+        self._weight = SMOOTHING * self._weight + (1 - SMOOTHING)
+        if time.monotonic() - self._shown_at >= self.seconds_between:
+            self._shown_at = time.monotonic()
+            self.show_step(self._weighted / self._weight, lr, tokens_per_second)
+
+    def epoch(self, entry: dict[str, Any]) -> None:
+        """An epoch is over, with its line of the history."""
+        self.scores = " ".join(f"{name} {value:.4g}" for name, value in entry["scores"].items())
+        self.show_epoch(entry)
+
+    def note(self, text: str) -> None:
+        """One line that the user should see."""
+
+    def show_step(self, loss: float, lr: float, tokens_per_second: float) -> None: ...
+
+    def show_epoch(self, entry: dict[str, Any]) -> None: ...
+
+    @property
+    def title(self) -> str:
+        return " · ".join(part for part in (self.label, self.stage_name) if part)
+
+
+class Lines(Progress):
+    """A line an epoch, and one every ten seconds within it."""
+
+    seconds_between = SECONDS_BETWEEN_LINES
+
+    def __enter__(self) -> Progress:
+        self._begun = time.monotonic()
+        self._skipped = 0
+        return self
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        super().stage(name, done, total)
+        self._begun, self._skipped = time.monotonic(), done
+
+    def note(self, text: str) -> None:
+        print(f"{self.label}: {text}" if self.label else text, file=sys.stderr, flush=True)
+
+    def show_step(self, loss: float, lr: float, tokens_per_second: float) -> None:
+        each = (time.monotonic() - self._begun) / max(1, self.done - self._skipped)
+        self._line(
+            f"step {self.done}/{self.total}",
+            f"loss {loss:.4g}",
+            self.scores,
+            f"rate {lr:.2g}",
+            f"{tokens_per_second:,.0f} tokens/s",
+            f"{_clock(each * (self.total - self.done))} left",
+        )
+
+    def show_epoch(self, entry: dict[str, Any]) -> None:
+        self._line(
+            f"epoch {entry['epoch'] + 1}",
+            f"loss {entry['loss']:.4g}",
+            self.scores,
+            f"rate {entry['lr']:.2g}",
+            f"{entry['tokens_per_second']:,.0f} tokens/s",
+            f"{_clock(entry['seconds'])}",
+        )
+        self._shown_at = time.monotonic()
+
+    def _line(self, *parts: str) -> None:
+        print(" · ".join(part for part in (self.title, *parts) if part), file=sys.stderr, flush=True)
+
+
+class Bar(Progress):
+    """A rich progress bar, redrawn ten times a second at most and never from a thread."""
+
+    seconds_between = SECONDS_BETWEEN_FRAMES
+
+    def __init__(self, label: str, console: Console) -> None:
+        super().__init__(label)
+        self.rich = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=console,
+            auto_refresh=False,
+            transient=True,
+        )
+        self.task = self.rich.add_task(label, total=None, figures="")
+
+    def __enter__(self) -> Progress:
+        self.rich.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.rich.stop()
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        super().stage(name, done, total)
+        self.rich.reset(self.task, total=total, completed=done, description=self.title)
+        self.rich.refresh()
+
+    def note(self, text: str) -> None:
+        self.rich.console.print(f"{self.label}: {text}" if self.label else text, markup=False, highlight=False)
+
+    def show_step(self, loss: float, lr: float, tokens_per_second: float) -> None:
+        figures = f"loss {loss:.4g} {self.scores} rate {lr:.2g} {tokens_per_second:,.0f} tokens/s"
+        self.rich.update(self.task, completed=self.done, figures=" ".join(figures.split()))
+        self.rich.refresh()
+
+    def show_epoch(self, entry: dict[str, Any]) -> None:
+        self.note(
+            f"{self.stage_name} · epoch {entry['epoch'] + 1} · loss {entry['loss']:.4g} {self.scores}".rstrip()
+        )
+
+
+def progress(label: str, quiet: bool) -> Progress:
+    """What suits stderr: a bar, lines or nothing."""
+    if quiet:
+        return Progress(label)
+    console = Console(stderr=True)
+    return Bar(label, console) if console.is_terminal else Lines(label)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

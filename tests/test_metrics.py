@@ -1,0 +1,117 @@
+"""Metrics agree with scikit-learn and scipy, and intervals and tests hold what their names say."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics as sk
+
+from pretune.errors import UserError
+from pretune.metrics.bootstrap import interval, interval_of, mcnemar, paired_bootstrap, paired_bootstrap_of
+from pretune.metrics.classification import accuracy, confusion, macro_f1, micro_f1
+from pretune.metrics.regression import mae, pearson, rmse, spearman
+
+CHANCE = np.random.default_rng(0)
+GOLDS = [str(x) for x in CHANCE.integers(0, 5, 200)]
+ANSWERS = [gold if CHANCE.random() < 0.6 else str(CHANCE.integers(0, 6)) for gold in GOLDS]
+
+
+def test_single_labels_score_as_in_scikit_learn():
+    assert accuracy(GOLDS, ANSWERS) == pytest.approx(sk.accuracy_score(GOLDS, ANSWERS))
+    assert macro_f1(GOLDS, ANSWERS) == pytest.approx(
+        sk.f1_score(GOLDS, ANSWERS, average="macro", zero_division=0)
+    )
+    assert micro_f1(GOLDS, ANSWERS) == pytest.approx(accuracy(GOLDS, ANSWERS))
+
+
+def test_several_labels_score_as_in_scikit_learn():
+    golds = CHANCE.integers(0, 2, (50, 4))
+    answers = CHANCE.integers(0, 2, (50, 4))
+    named = [[tuple("abcd"[i] for i in np.flatnonzero(row)) for row in table] for table in (golds, answers)]
+    assert micro_f1(*named) == pytest.approx(sk.f1_score(golds, answers, average="micro"))
+    assert macro_f1(*named) == pytest.approx(sk.f1_score(golds, answers, average="macro"))
+
+
+def test_a_perfect_answer_scores_one_and_nothing_to_find_scores_zero():
+    assert accuracy(["a"], ["a"]) == micro_f1(["a"], ["a"]) == macro_f1(["a"], ["a"]) == 1
+    assert micro_f1([()], [()]) == macro_f1([()], [()]) == 0
+
+
+def test_confusion_counts_as_in_scikit_learn_and_keeps_labels_unseen_in_training():
+    labels, counts = confusion(GOLDS, ANSWERS, labels=["4", "3", "2", "1", "0"])
+    assert labels == ["4", "3", "2", "1", "0", "5"]
+    assert (counts == sk.confusion_matrix(GOLDS, ANSWERS, labels=labels)).all()
+
+
+def test_numbers_score_as_in_scipy_and_scikit_learn():
+    x = CHANCE.integers(0, 10, 100).astype(float)
+    y = x + CHANCE.normal(0, 3, 100).round()
+    assert pearson(x, y) == pytest.approx(stats.pearsonr(x, y)[0])
+    assert spearman(x, y) == pytest.approx(stats.spearmanr(x, y)[0])
+    assert mae(x, y) == pytest.approx(sk.mean_absolute_error(x, y))
+    assert rmse(x, y) == pytest.approx(sk.root_mean_squared_error(x, y))
+
+
+def test_a_constant_answer_has_no_correlation():
+    assert pearson([1.0, 2.0, 3.0], [0.1, 0.1, 0.1]) == spearman([1.0, 2.0, 3.0], [0.1, 0.1, 0.1]) == 0
+
+
+@pytest.mark.parametrize("metric", [accuracy, micro_f1, macro_f1, pearson, spearman, mae, rmse])
+def test_lists_of_unlike_length_are_a_clear_error(metric):
+    with pytest.raises(UserError, match="cannot score"):
+        metric([], [])
+
+
+def test_an_interval_holds_the_mean_and_is_about_as_wide_as_the_binomial_says():
+    right = (CHANCE.random(1000) < 0.8).astype(float)
+    low, high = interval(right)
+    assert low < right.mean() < high
+    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(0.16 / 1000), rel=0.15)
+
+
+def test_seeds_that_disagree_widen_the_interval():
+    agree = np.tile(np.repeat([1.0, 0.0], 500), (4, 1))
+    disagree = np.stack([np.roll(np.repeat([1.0, 0.0], [500 + d, 500 - d]), d) for d in (-300, -50, 50, 300)])
+    assert np.diff(interval(disagree)) > 2 * np.diff(interval(agree))
+
+
+def test_the_interval_of_a_metric_function_is_that_of_its_mean():
+    right = [int(gold == answer) for gold, answer in zip(GOLDS, ANSWERS, strict=True)]
+    assert interval_of(accuracy, GOLDS, [ANSWERS]) == pytest.approx(interval(right), abs=0.01)
+
+
+def test_an_interval_is_repeated_by_its_seed():
+    right = CHANCE.random(50)
+    assert interval(right, seed=1) == interval(right, seed=1) != interval(right, seed=2)
+
+
+def test_ten_thousand_examples_are_resampled_in_seconds():
+    start = time.process_time()
+    interval((CHANCE.random((3, 10_000)) < 0.9).astype(float))
+    assert time.process_time() - start < 3
+
+
+def test_the_paired_bootstrap_sees_a_difference_that_is_there_and_none_that_is_not():
+    better, worse = CHANCE.random(500) < 0.9, CHANCE.random(500) < 0.7
+    assert paired_bootstrap(better, worse) < 0.01
+    assert paired_bootstrap(worse, better) < 0.01
+    assert paired_bootstrap(better, better) == 1
+    coins = CHANCE.random((2, 500)) < 0.5
+    assert paired_bootstrap(coins[0], coins[1]) > 0.05
+
+
+def test_the_paired_bootstrap_takes_any_metric_and_unlike_numbers_of_seeds():
+    wrong = ["z"] * len(GOLDS)
+    assert paired_bootstrap_of(macro_f1, GOLDS, [GOLDS, ANSWERS], [wrong], resamples=200) < 0.02
+    assert paired_bootstrap(np.ones((3, 40)), np.zeros((1, 40))) < 0.01
+
+
+def test_mcnemar_is_the_exact_binomial_test():
+    a, b = CHANCE.random(300) < 0.85, CHANCE.random(300) < 0.75
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    assert mcnemar(a, b) == pytest.approx(stats.binomtest(only_a, only_a + only_b).pvalue)
+    assert mcnemar([True], [True]) == 1
+    assert mcnemar([True] * 3000, [False] * 3000) < 1e-300
