@@ -1,4 +1,4 @@
-"""Config: frozen dataclasses from TOML files and dotted overrides; mistakes name the place and the choices."""
+"""Config: frozen dataclasses from TOML files and dotted overrides; mistakes name place and choices."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import tomllib
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
+from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -162,9 +163,10 @@ def _make(cls: type[T], old: T | None, mapping: Mapping[str, Any], where: str, t
 
 
 def _unknown(where: str, name: str, possible: Sequence[str]) -> UsageError:
-    if not possible:
-        return UsageError(f"{where}.{name} does not exist: {where} has no settings")
-    return UsageError(str(choose(f"a setting of {where}", name, possible)))
+    near = get_close_matches(name, possible, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    choices = f"choose one of {', '.join(possible)}" if possible else f"{where} has no settings"
+    return UsageError(f"{where}.{name} does not exist; {hint}{choices}")
 
 
 def _value(hint: Any, value: Any, where: str, tables: Tables) -> Any:
@@ -191,12 +193,14 @@ def _value(hint: Any, value: Any, where: str, tables: Tables) -> Any:
 
 
 def _leaf(hint: Any, arms: Sequence[Any], value: Any, where: str) -> Any:
+    """A value that is no table, by pydantic; but no text passes for a number, no truth for one."""
     from pydantic import ConfigDict, TypeAdapter, ValidationError
     from pydantic.errors import PydanticSchemaGenerationError
 
     numbers = {int, float, bool} & set(arms)
     wrong = isinstance(value, bool) and numbers and bool not in arms  # True is no number here
     wrong = wrong or (isinstance(value, str) and str not in arms and numbers == set(arms) - {type(None)})
+    wrong = wrong or any(map(is_dataclass, arms))
     try:
         if not wrong:
             return TypeAdapter(hint, config=ConfigDict(allow_inf_nan=False)).validate_python(value)
@@ -216,6 +220,8 @@ def _wanted(hint: Any) -> str:
     if get_origin(hint) in (tuple, list, Sequence):
         inner = [x for x in get_args(hint) if x is not Ellipsis]
         return f"a list of {_wanted(inner[0]).removeprefix('a ')}s" if inner else "a list"
+    if is_dataclass(hint):
+        return "a table of settings"
     return _WANTED.get(hint, getattr(hint, "__name__", str(hint)))
 
 

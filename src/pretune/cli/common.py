@@ -43,6 +43,18 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"pretune {version('pretune')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and end."),
+]
 Text = Annotated[
     list[str] | None,
     typer.Option("--text", help="Column with the text; twice for pairs. Guessed and printed if not given."),
@@ -59,7 +71,8 @@ LabelSeparator = Annotated[
     str | None, typer.Option("--label-separator", help="What stands between labels where a cell holds many.")
 ]
 Format = Annotated[
-    str | None, typer.Option("--format", help="csv, tsv, jsonl, parquet, txt; by the file's ending if not given.")
+    str | None,
+    typer.Option("--format", help="csv, tsv, jsonl, parquet, txt; by the file's ending if not given."),
 ]
 Encoding = Annotated[str, typer.Option("--encoding", help="How files are encoded.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the result.")]
@@ -72,11 +85,15 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupt
 Plan = Annotated[bool, typer.Option("--plan", help="Print stages, groups, rates and parameters, then end.")]
 ConfigFile = Annotated[
     Path | None,
-    typer.Option("--config", is_eager=True, callback=_read_config, help="TOML: options, and tables such as [recipe]."),
+    typer.Option(
+        "--config", is_eager=True, callback=_read_config, help="TOML: options, and tables such as [recipe]."
+    ),
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="A setting such as recipe.lr=0.004; --set may be left out."),
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="A setting such as recipe.lr=0.004; --set may be left out."
+    ),
 ]
 
 
@@ -90,7 +107,9 @@ class Command(TyperCommand):
 
     def _marked(self, args: list[str]) -> list[str]:
         """The same with `--set=` before bare settings; values of other options stay as they are."""
-        valued = {o for p in self.params for o in p.opts if o.startswith("-") and not getattr(p, "is_flag", False)}
+        valued = {
+            o for p in self.params for o in p.opts if o.startswith("-") and not getattr(p, "is_flag", False)
+        }
         before = ["", *args]
         return [
             f"--set={arg}" if OVERRIDE.match(arg) and before[i] not in valued else arg
@@ -149,7 +168,9 @@ class Notes:
                 stderr().print(line, style="dim", markup=False, soft_wrap=True)
 
 
-def settings(context: typer.Context, overrides: Sequence[str] | None, sections: Sequence[str]) -> dict[str, Any]:
+def settings(
+    context: typer.Context, overrides: Sequence[str] | None, sections: Sequence[str]
+) -> dict[str, Any]:
     """The tables of --config with the overrides on top; `about` is for readers of the file alone."""
     from pretune.config import merge, parse
 

@@ -42,9 +42,9 @@ def choose_columns(table: Table, text: Sequence[str], label: Sequence[str], labe
     if labelled and not labels:
         labels = fewest(table, guessed)
     notes = []
-    if not text:
+    if not text and not table.fixed:
         notes.append(f"{table.name}: text from {names(table, guessed)} (guessed; --text COLUMN chooses)")
-    if labelled and not label:
+    if labelled and not label and not table.fixed:
         notes.append(f"{table.name}: labels from {names(table, labels)} (guessed; --label COLUMN chooses)")
     return Columns(guessed, labels if labelled else (), tuple(notes))
 

@@ -21,7 +21,7 @@ def read_folder(path: Path, encoding: str, labelled: bool) -> Table:
     classes = [entry for entry in visible if entry.is_dir()]
     if not labelled and not classes:
         rows = [TableRow(f"{path.name}/{file.name}", (document(file, encoding),)) for file in visible]
-        return Table(path.name, ("text",), some(path, rows))
+        return Table(path.name, ("text",), some(path, rows), fixed=True)
     if not classes:
         names = [entry.name for entry in visible]
         holds = f"it holds {listed(names, 4)}" if names else "it is empty"
@@ -31,7 +31,7 @@ def read_folder(path: Path, encoding: str, labelled: bool) -> Table:
     notes = []
     loose = [entry.name for entry in visible if not entry.is_dir()]
     if loose:
-        notes.append(f"{path.name}: {len(loose)} files beside the classes are not read ({listed(loose, 3)})")
+        notes.append(f"{path.name}: files beside the class folders are not read ({listed(loose, 3)})")
     rows = []
     for folder in classes:
         files = sorted(file for file in folder.rglob("*") if file.is_file() and not hidden(file, folder))
@@ -40,7 +40,7 @@ def read_folder(path: Path, encoding: str, labelled: bool) -> Table:
         for file in files:
             where = f"{path.name}/{file.relative_to(path).as_posix()}"
             rows.append(TableRow(where, (document(file, encoding), folder.name)))
-    return Table(path.name, ("text", "label"), some(path, rows), notes)
+    return Table(path.name, ("text", "label"), some(path, rows), notes, fixed=True)
 
 
 def document(file: Path, encoding: str) -> str:

@@ -108,15 +108,17 @@ def label_notes(name: str, golds: Sequence[Gold], kind: LabelKind) -> list[str]:
     """What the labels were taken for, and what looks odd about them."""
     if kind == "number":
         values = [gold for gold in golds if isinstance(gold, float)]
-        return [f"{name}: labels are numbers from {min(values):g} to {max(values):g} (--kind one: classes)"]
+        low, high = min(values), max(values)
+        return [f"{name}: labels are numbers from {low:g} to {high:g} (--kind one makes them classes)"]
     counts = Counter(word for gold in golds for word in (gold if isinstance(gold, tuple) else (str(gold),)))
     several = "any number of" if kind == "many" else "one of"
     classes = listed([f"{shown(word, 24)} {count}" for word, count in sorted(counts.items())], 6)
-    numeric = " (--kind number: numbers)" if kind == "one" and all(map(NUMBER.fullmatch, counts)) else ""
-    notes = [f"{name}: labels are {several} {len(counts)}: {classes}{numeric}"]
+    numeric = kind == "one" and all(map(NUMBER.fullmatch, counts))
+    hint = " (--kind number makes them numbers)" if numeric else ""
+    notes = [f"{name}: labels are {several} {len(counts)}: {classes}{hint}"]
     empty = sum(gold == () for gold in golds)
     if empty:
-        notes.append(f"{name}: {empty} rows carry none of the labels; they are kept")
+        notes.append(f"{name}: rows that carry none of the labels are kept ({empty})")
     alike: dict[str, list[str]] = {}
     for word in counts:
         alike.setdefault(word.strip().casefold(), []).append(word)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from inspect import cleandoc
 
 MASK = "something"  # an English noun that every vocabulary has: sentences still read as sentences
-SHORTEST, LONGEST = 10, 60  # words of a passage
+LONGEST = 60  # words of a passage
 
 UNDERLINE = re.compile(r"\s*([-=~^*#\"'+])\1{2,}\s*$")
 ASIDE = re.compile(r"\.\. (note|warning|tip|important|caution|deprecated|attention|hint)::")
@@ -19,8 +19,12 @@ ENTRY = re.compile(r"[^.!?]{0,90}? : |[\w ]+:$|[\w*`.,= -]{0,40}[\w`]$|[\w.]+\(.
 LEAD = re.compile(r"[-*+•]\s|\d+[.)]\s|:\w+ ?[\w ]*: ?|[*`]*\w+[*`]* ?(?:\([^()]*(?:\([^()]*\))?[^()]*\))?: ")
 
 SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z`:*\"(])")
-ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|etc|vs|cf|al|fig|eq|eqs|resp|approx|sec|ref|no|w\.r\.t|dr)\.|\b[A-Z]\.)$", re.I)
-QUOTED = re.compile(r"(?::[\w:+-]+:`[^`]*`|``.+?``|`[^`]+`_{0,2})(?:\(\)|s\b)?|(?<!\w)\*{1,2}[\w -]+?\*{1,2}")  # code, *args*
+ABBREVIATION = re.compile(
+    r"(?:\b(?:e\.g|i\.e|etc|vs|cf|al|fig|eq|eqs|resp|approx|sec|ref|no|w\.r\.t|dr)\.|\b[A-Z]\.)$", re.I
+)
+QUOTED = re.compile(
+    r"(?::[\w:+-]+:`[^`]*`|``.+?``|`[^`]+`_{0,2})(?:\(\)|s\b)?|(?<!\w)\*{1,2}[\w -]+?\*{1,2}"
+)  # code, *args*
 CALL = re.compile(r"\b[\w.]+\([^() ][^()]*\)|\b[\w.]+\(\)")
 NAME = re.compile(
     r"""(?x)
@@ -29,31 +33,45 @@ NAME = re.compile(
     | [A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+  # dotted.name
     | \w*[A-Za-z]_\w* | _\w+           # under_scored
     | [A-Za-z]*[a-z][A-Z]\w*            # CamelCase
+    | [A-Za-z]+[0-9]\w*                 # float64
     """
 )
 PIECES = re.compile(r"((?:[^\w.]|\.(?!\w))+)")
+HYPHENATED = re.compile(r"(?i)[\w.]*scikits?-\w+")
 SHORTHAND = frozenset(("e.g", "i.e", "w.r.t", "a.k.a"))
 REPEATED = re.compile(rf"\b{MASK}(?:[ ,/=-]+(?:and |or )?{MASK})+\b")
+ARTICLE = re.compile(rf"\b([Aa])n {MASK}\b")
+# "and" and the like: what follows a formula or a listing that was left out
+FRAGMENT = re.compile(r"(and|as|but|for|is|or|so|such|than|then|to|where|which|while|with) ")
 PLAIN = re.compile(r"[A-Za-z0-9 .,;:!?()'\"/%&+-]*")
 FOREIGN = ("//", "::", "( ", " )", "of shape (")  # addresses, literal blocks, gaps, types
 WORD = re.compile(r"[A-Za-z][A-Za-z'-]*")
 
 
-def passages(docstring: str) -> Iterator[str]:
-    """Up to 60 words of neighbouring sentences at a time; code, tables, formulas and references are left out."""
-    for block in blocks(docstring):
-        if "." not in block and "!" not in block and "?" not in block:
-            continue
-        passage: list[str] = []
-        for sentence in [*map(masked, sentences(block)), ""]:
-            fits = is_prose(sentence)
-            if passage and (not fits or len(" ".join([*passage, sentence]).split()) > LONGEST):
-                text = " ".join(passage)
-                if len(text.split()) >= SHORTEST:
-                    yield text
-                passage = []
-            if fits:
-                passage.append(sentence)
+def prose(docstring: str) -> list[str]:
+    """The sentences of a documentation string, masked, without code, tables, formulas and references."""
+    return [
+        sentence
+        for block in blocks(docstring)
+        if "." in block or "?" in block or "!" in block
+        for sentence in map(masked, sentences(block))
+        if is_prose(sentence)
+    ]
+
+
+def packed(kept: Iterable[str]) -> Iterator[str]:
+    """Passages of neighbouring sentences: as many as stay within LONGEST words."""
+    passage: list[str] = []
+    words = 0
+    for sentence in kept:
+        length = len(sentence.split())
+        if passage and words + length > LONGEST:
+            yield " ".join(passage)
+            passage, words = [], 0
+        passage.append(sentence)
+        words += length
+    if passage:
+        yield " ".join(passage)
 
 
 def blocks(docstring: str) -> Iterator[str]:
@@ -73,7 +91,9 @@ def blocks(docstring: str) -> Iterator[str]:
             continue
         indent = len(line) - len(line.lstrip())
         lead = LEAD.match(text)
-        if block and (lead or indent < at or (indent > at and not hanging) or text.startswith((">>>", ".. "))):
+        if block and (
+            lead or indent < at or (indent > at and not hanging) or text.startswith((">>>", ".. "))
+        ):
             yield " ".join(block)
             block = []
         if skipped is not None and indent > skipped:
@@ -117,7 +137,7 @@ def masked(sentence: str) -> str:
     sentence = " ".join(map(masked_word, sentence.split()))
     if MASK not in sentence:
         return sentence
-    return REPEATED.sub(MASK, sentence).replace(f"an {MASK}", f"a {MASK}").replace(f"An {MASK}", f"A {MASK}")
+    return ARTICLE.sub(rf"\1 {MASK}", REPEATED.sub(MASK, sentence))
 
 
 @cache
@@ -125,7 +145,7 @@ def masked_word(token: str) -> str:
     """The token, its hyphenated or slashed pieces masked one by one, with its punctuation."""
     return "".join(
         MASK if NAME.fullmatch(piece) and piece.lower() not in SHORTHAND else piece
-        for piece in PIECES.split(token)
+        for piece in PIECES.split(HYPHENATED.sub(MASK, token))
     )
 
 
@@ -136,13 +156,15 @@ def is_prose(sentence: str) -> bool:
     tokens = sentence.split()
     words = [token for token in tokens if WORD.fullmatch(token.strip(".,;:!?()\"'"))]
     return (
-        len(tokens) >= 4
+        not FRAGMENT.match(sentence)
+        and 4 <= len(tokens) <= LONGEST
         and not any(mark in sentence for mark in FOREIGN)
         and len(words) >= 0.8 * len(tokens)
         and sum(MASK in token for token in tokens) <= 0.2 * len(tokens)
     )
 
 
-def openings(passage: str) -> tuple[str, ...]:
-    """The first eight words of each sentence without digits and signs: near copies share one of them."""
-    return tuple(" ".join(WORD.findall(sentence.lower())[:8]) for sentence in sentences(passage))
+def edges(sentence: str) -> tuple[str, str]:
+    """Its first and its last eight words, without digits and signs: near copies share one of them."""
+    words = WORD.findall(sentence.lower())
+    return "^ " + " ".join(words[:8]), " ".join(words[-8:]) + " $"

@@ -12,7 +12,7 @@ from typing import Final
 from pretune.data.columns import choose_columns
 from pretune.data.files import check_exists, listed, shown, suffix
 from pretune.data.folders import read_folder
-from pretune.data.golds import Gold, LabelKind, label_notes, read_golds
+from pretune.data.golds import LabelKind, label_notes, read_golds
 from pretune.data.jsonlines import read_jsonl
 from pretune.data.parquet import read_parquet
 from pretune.data.samples import Part, Sample

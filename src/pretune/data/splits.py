@@ -1,4 +1,4 @@
-"""Splits and subsamples: stratified, seeded, equal on every machine; and what is wrong between train and test."""
+"""Splits and subsamples: stratified, seeded, equal on every machine; and what ails train and test."""
 
 from __future__ import annotations
 
@@ -21,15 +21,14 @@ def split(
 ) -> tuple[list[Sample], list[Sample]]:
     """(rest, held out), both in the order of `samples`; at least one sample each.
 
-    Each class gives its share by the largest remainder, but never its last sample: a class too small for a share
-    stays in the rest (`check_labels` notes it). Numbers are stratified by quantile, label sets by their first.
+    Each class gives its share by the largest remainder, but never its last sample: a class too small for a
+    share stays in the rest (`check_labels` notes it). Numbers are stratified by quantile, sets by their first
+    label.
     """
     if not 0 < fraction < 1:
         raise UsageError(f"the held-out fraction is {fraction}; give one between 0 and 1, such as 0.1")
     if len(samples) < 2:
-        raise UserError(
-            f"{source(samples)}{len(samples)} row cannot be split in two; give more rows or a second file"
-        )
+        raise UserError(f"{source(samples)}{len(samples)} row cannot be split; give more rows or a test file")
     classes = strata(samples) if stratify else [0] * len(samples)
     members: dict[Hashable, list[int]] = {}
     for i in sorted(range(len(samples)), key=lambda i: key(seed, "split", i)):
@@ -48,17 +47,19 @@ def largest_remainder(sizes: dict[Hashable, int], wanted: int) -> dict[Hashable,
     """`wanted` dealt out in proportion to `sizes`, each class keeping at least one."""
     quotas = {name: wanted * size / sum(sizes.values()) for name, size in sizes.items()}
     shares = {name: min(int(quota), sizes[name] - 1) for name, quota in quotas.items()}
-    for name in sorted(sizes, key=lambda name: (int(quotas[name]) - quotas[name], -sizes[name], str(name))):
-        if sum(shares.values()) < wanted and shares[name] < sizes[name] - 1:
-            shares[name] += 1
+    order = sorted(sizes, key=lambda name: (int(quotas[name]) - quotas[name], -sizes[name], str(name)))
+    while sum(shares.values()) < wanted and any(shares[name] < sizes[name] - 1 for name in order):
+        for name in order:
+            if sum(shares.values()) < wanted and shares[name] < sizes[name] - 1:
+                shares[name] += 1
     return shares
 
 
 def subsample(samples: Sequence[Sample], size: int, seed: int) -> list[Sample]:
     """`size` samples in their given order; a smaller size with the same seed is a subset of a larger one.
 
-    One order serves all sizes, whence the nesting: first one sample of each class, the largest class first; then
-    the j-th of a class of n stands at (j + 1/2) / n, so that every prefix keeps the proportions.
+    One order serves all sizes, whence the nesting: first one sample of each class, the largest class first;
+    then the j-th of a class of n stands at (j + 1/2) / n, so that every prefix keeps the proportions.
     """
     if not 1 <= size <= len(samples):
         raise UsageError(f"{source(samples)}{size} rows asked for; there are {len(samples)}")
@@ -94,23 +95,23 @@ def strata(samples: Sequence[Sample]) -> list[Hashable]:
 def without_leaks(train: Sequence[Sample], test: Sequence[Sample]) -> tuple[list[Sample], list[str]]:
     """`train` without the texts that also stand in `test`, and what was removed.
 
-    Texts are the same if they are so after Unicode normalisation (NFC), without case, and with all white space
-    as one space.
+    Texts are the same if they are so after Unicode normalisation (NFC), without case, and with all white
+    space as one space.
     """
     tested = {same_text(sample) for sample in test}
-    clean = [sample for sample in train if same_text(sample) not in tested]
-    leaked = [sample.key for sample in train if same_text(sample) in tested]
+    clean, leaked = [], []
+    for sample in train:
+        if same_text(sample) in tested:
+            leaked.append(sample.key)
+        else:
+            clean.append(sample)
     if not clean:
-        raise UserError(
-            f"{source(train)}every text also stands in {source(test)[:-2] or 'the test set'}; give other rows"
-        )
+        where = source(test).removesuffix(": ") or "the test set"
+        raise UserError(f"{source(train)}every text also stands in {where}; give other rows to train on")
     if not leaked:
         return clean, []
-    stand = "s also stand" if len(leaked) > 1 else " also stands"
-    return clean, [
-        f"{source(train)}{len(leaked)} training row{stand} in the test set and "
-        f"{'are' if len(leaked) > 1 else 'is'} removed from training ({listed(leaked, 3)})"
-    ]
+    count = f"{len(leaked)} training row{'s' * (len(leaked) > 1)}"
+    return clean, [f"{source(train)}{count} removed, of the same text as a test row ({listed(leaked, 3)})"]
 
 
 def same_text(sample: Sample) -> tuple[str, ...]:
@@ -122,20 +123,15 @@ def same_text(sample: Sample) -> tuple[str, ...]:
 def check_labels(train: Sequence[Sample], test: Sequence[Sample], kind: LabelKind) -> list[str]:
     """Notes on labels that train and test do not share, and on equal texts with different labels.
 
-    Raises where there is nothing to learn: no rows, or the same gold on every row. Test samples whose label was
-    never trained stay, and count as errors.
+    Raises where there is nothing to learn: no rows, or the same gold on every row. Test samples whose label
+    was never trained stay, and count as errors.
     """
     golds = {sample.gold for sample in train}
     if len(golds) < 2:
-        rows = f"{len(train)} training row{'s' * (len(train) != 1)}"
-        found = (
-            f"{rows}, all with the {'number' if kind == 'number' else 'label'} {gold_name(*golds)}"
-            if golds
-            else rows
-        )
-        raise UserError(
-            f"{source(train)}{found}; there is nothing to tell apart, give rows of two or more classes"
-        )
+        found = f"{len(train)} training row{'s' * (len(train) != 1)}"
+        if golds:
+            found += f", all with the {'number' if kind == 'number' else 'label'} {gold_name(*golds)}"
+        raise UserError(f"{source(train)}{found}; nothing to tell apart, give rows of two or more labels")
     notes = conflicts(train)
     if kind == "number" or not test:
         return notes
@@ -160,12 +156,8 @@ def conflicts(train: Sequence[Sample]) -> list[str]:
     if not torn:
         return []
     where = listed([" and ".join(sample.key for sample in group[:2]) for group in torn], 3)
-    texts = "1 text has" if len(torn) == 1 else f"{len(torn)} texts have"
-    return [
-        f"{source(train)}{texts} different labels in training and are kept ({where})".replace(
-            "are kept", "is kept" if len(torn) == 1 else "are kept"
-        )
-    ]
+    count = f"{len(torn)} text{'s' * (len(torn) > 1)}"
+    return [f"{source(train)}{count} in training with different labels, kept ({where})"]
 
 
 def count_labels(samples: Sequence[Sample]) -> Counter[str]:

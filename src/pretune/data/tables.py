@@ -42,6 +42,7 @@ class Table:
     columns: tuple[str, ...]
     rows: list[TableRow]
     notes: list[str] = field(default_factory=list)
+    fixed: bool = False  # the format itself says which column is the text and which the label
 
 
 def read_csv(path: Path, encoding: str, asked: Sequence[str]) -> Table:
@@ -83,7 +84,7 @@ def read_tsv(path: Path, encoding: str, asked: Sequence[str]) -> Table:
 def with_header(name: str, rows: Iterator[tuple[int, list[str]]], asked: Sequence[str], advice: str) -> Table:
     """A table of rows that all have the first row's length; its first row names the columns or is data."""
     found = list(rows)
-    width = next((len(fields) for _, fields in found if any(map(str.strip, fields))), 0)
+    width = next((len(fields) for _, fields in found if any(map(str.strip, fields))), 1)
     kept, blank = [], []
     for line, fields in found:
         if not fields or (width > 1 and len(fields) == 1 and not fields[0].strip()):
@@ -110,21 +111,20 @@ def with_header(name: str, rows: Iterator[tuple[int, list[str]]], asked: Sequenc
 def has_header(rows: Sequence[Sequence[str]], asked: Sequence[str]) -> bool:
     """Whether the first row names the columns.
 
-    It does if a column is asked for by name. Otherwise it is data where a cell is a number, is long, ends
-    like a sentence, or stands again below in its column; else it is a header where a cell is a well-known
-    name ("text", "label", ...), and data where columns are asked for by number or there is only one; else a
-    header.
+    It does if a column is asked for by name, or if two cells are well-known names ("text", "label", ...). It
+    is data if a cell stands again below in its column. Otherwise one well-known name makes it a header; a
+    cell that is a number, is long or ends like a sentence makes it data, and so do columns that are asked
+    for by number, and a single column. All else is a header.
     """
     first = [cell.strip() for cell in rows[0]]
-    if any(not name.isdecimal() for name in asked) or first == list(map(str, range(len(first)))):
+    known = sum(cell.casefold() in KNOWN for cell in first)
+    counted = first == list(map(str, range(len(first))))  # a table that was written without names
+    if known > 1 or counted or any(not name.isdecimal() for name in asked):
         return True
     others = [row for row in rows[1:] if list(row) != list(rows[0])]
-    again = any(first[c] and any(row[c].strip() == first[c] for row in others) for c in range(len(first)))
-    if again or any(map(like_data, first)):
+    if any(first[c] and any(row[c].strip() == first[c] for row in others) for c in range(len(first))):
         return False
-    if any(cell.casefold() in KNOWN for cell in first):
-        return True
-    return len(first) > 1 and not asked
+    return bool(known) or (len(first) > 1 and not asked and not any(map(like_data, first)))
 
 
 def like_data(cell: str) -> bool:
@@ -162,13 +162,13 @@ def read_label_first(path: Path, encoding: str, asked: Sequence[str]) -> Table:
             raise UserError(f"{where}: starts with a space, not with a label; write LABEL TEXT")
         else:
             rows.append(TableRow(where, (label, rest)))
-    return Table(path.name, ("label", "text"), filled(path.name, rows), blank_note(path.name, blank))
+    return Table(path.name, ("label", "text"), filled(path.name, rows), blank_note(path.name, blank), True)
 
 
 def read_lines(path: Path, encoding: str, asked: Sequence[str]) -> Table:
     """One text a line, blank ones too: as many answers as lines."""
     rows = [TableRow(f"{path.name}:{line}", (text,)) for line, text in numbered(whole(path, encoding))]
-    return Table(path.name, ("text",), filled(path.name, rows))
+    return Table(path.name, ("text",), filled(path.name, rows), fixed=True)
 
 
 def whole(path: Path, encoding: str) -> str:

@@ -18,7 +18,7 @@ ELISION: Final = ("fr", "it", "ca")  # l'homme, dell'arte: split after the apost
 RUN = re.compile(r"\S{1,%d}" % LONGEST)
 
 PUNCTUATION: Final = "…,:;!?¿؟¡()[]{}<>_#*&。？！，、；：～·।،۔؛٪"
-QUOTES: Final = "'\"”“`‘´’‚„»«「」『』（）〔〕【】《》〈〉〈〉⟦⟧"
+QUOTES: Final = "'\"”“`‘´’‚,„»«「」『』（）〔〕【】《》〈〉〈〉⟦⟧"
 CURRENCY: Final = "$£€¥฿₽﷼₴₠₡₢₣₤₥₦₧₨₩₪₫₭₮₯₰₱₲₳₵₶₷₸₹₺₻₼₾₿"
 DOLLARS: Final = r"US\$|C\$|A\$"
 UNITS: Final = (
@@ -263,7 +263,7 @@ def _letters() -> tuple[str, str, str, str]:
             classes[category if category in classes else "Lo"].append(point)
         elif category == "So":
             classes["So"].append(point)
-    classes["Lo"] += range(0x20000, 0x32000)  # rare Chinese characters
+    classes["Lo"] += [*range(0x3000, 0x3040), *range(0x20000, 0x32000)]  # Chinese signs, rare characters
     return (_ranges(classes["Ll"]), _ranges(classes["Lu"]), _ranges(classes["Lo"]), _ranges(classes["So"]))
 
 

@@ -25,12 +25,14 @@ class ScalarMix(nn.Module):
     def forward(self, layers: Sequence[Tensor], mask: Tensor) -> Tensor:
         """L × (N, T, D), (N, T) -> (N, T, D), zero at padding."""
         if len(layers) != len(self.weights):
-            raise ValueError(f"this mix has weights for {len(self.weights)} layers, but was given {len(layers)}")
+            raise ValueError(
+                f"this mix has weights for {len(self.weights)} layers, but was given {len(layers)}"
+            )
         if self.layer_norm:
             layers = [_norm(h, mask) for h in layers]
         weights = self.weights.softmax(0)  # (L,)
-        mixed = self.gamma * sum(w * h for w, h in zip(weights, layers, strict=True))  # (N, T, D)
-        return mixed * mask[..., None]
+        mixed = torch.stack([w * h for w, h in zip(weights, layers, strict=True)]).sum(0)  # (N, T, D)
+        return self.gamma * mixed * mask[..., None]
 
 
 def _norm(h: Tensor, mask: Tensor, eps: float = 1e-12) -> Tensor:

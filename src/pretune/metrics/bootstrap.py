@@ -8,6 +8,7 @@ Metrics that are no mean of examples (F1, correlations) go through the `_of` fun
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from math import fsum
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,7 @@ def mcnemar(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> float:
     for heads in range(min(only_a, only_b) + 1):  # in whole numbers: exact at any size
         tail += ways
         ways = ways * (tosses - heads) // (heads + 1)
-    return min(1.0, 2 * tail / 2**tosses)
+    return min(1.0, 2 * tail / (1 << tosses))
 
 
 def _resampled_means(table: Floats, resamples: int, start: int, side: str = "") -> Floats:
@@ -118,7 +119,8 @@ def _mean_metric(
     metric: Metric, golds: Sequence[Any], answers: Sequence[Sequence[Any]], examples: NDArray[np.int64]
 ) -> float:
     drawn = [golds[i] for i in examples]
-    return sum(metric(drawn, [run[i] for i in examples]) for run in answers) / len(answers)
+    scores = [metric(drawn, [run[i] for i in examples]) for run in answers]
+    return fsum(scores) / len(scores)
 
 
 def _two_sided(differences: Floats) -> float:

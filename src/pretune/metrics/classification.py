@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pretune.errors import UserError
 
+Counts = Counter[str]
 Item = str | tuple[str, ...] | None
 
 
@@ -47,12 +48,10 @@ def confusion(
     return names, counts
 
 
-def _counts(golds: Sequence[Item], answers: Sequence[Item]) -> tuple[Counter[str], Counter[str], Counter[str]]:
+def _counts(golds: Sequence[Item], answers: Sequence[Item]) -> tuple[Counts, Counts, Counts]:
     """How often each label was right, said and true."""
     _same_length(golds, answers)
-    right: Counter[str] = Counter()
-    said: Counter[str] = Counter()
-    true: Counter[str] = Counter()
+    right, said, true = Counts(), Counts(), Counts()
     for gold, answer in zip(map(_labels, golds), map(_labels, answers), strict=True):
         right.update(gold & answer)
         said.update(answer)

@@ -12,9 +12,20 @@ from pretune.training.stage import Stage
 class Recipe(Protocol):
     """Concrete recipes are frozen dataclasses: rates and order, with the paper's defaults."""
 
-    batch_size: int  # samples a step
-    alpha: float  # activation regularisation (AR) on the top layer
-    beta: float  # its temporal sister (TAR)
+    @property
+    def batch_size(self) -> int:
+        """Samples a step."""
+        ...
+
+    @property
+    def alpha(self) -> float:
+        """Weight of activation regularisation (AR) on the top layer."""
+        ...
+
+    @property
+    def beta(self) -> float:
+        """Weight of its temporal sister (TAR)."""
+        ...
 
     def task(self, task: Task) -> Task:
         """The task as it is trained: itself, or joined with an auxiliary objective."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from math import isfinite
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pretune.errors import UserError
-from pretune.runs.files import replaced_folder, write_json
+from pretune.runs.files import write_json
 
 CONFIG, WEIGHTS, RUN = "config.json", "model.safetensors", "run.json"
 FORMAT = 1  # of config.json
@@ -39,8 +41,19 @@ def check_out(out: Path, overwrite: bool = False) -> None:
 def write_folder(out: Path, fill: Callable[[Path], None]) -> None:
     """`fill` a temporary sibling of `out`, then put it in the place of `out`: the whole or nothing."""
     check_out(out, overwrite=True)
-    with replaced_folder(out) as new:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    new, old = (out.parent / f".{out.name}.{uuid4().hex[:8]}.{end}" for end in ("new", "old"))
+    try:
+        new.mkdir()
         fill(new)
+        if out.exists():
+            out.replace(old)
+        new.replace(out)
+    finally:
+        if old.exists() and not out.exists():
+            old.replace(out)
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_run(folder: Path, info: Mapping[str, Any]) -> None:

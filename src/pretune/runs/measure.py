@@ -5,8 +5,8 @@ from __future__ import annotations
 import platform
 import shlex
 import sys
-from hashlib import blake2b
 from collections.abc import Iterable
+from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from threading import Event, Thread
 from time import perf_counter

@@ -5,30 +5,50 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import fields, replace
+from dataclasses import is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pretune.config import to_dict
-from pretune.data.rows import Codec
+from pretune.config import build, to_dict, update
 from pretune.data.samples import Sample
-from pretune.errors import UserError
-from pretune.keys import key
+from pretune.errors import UserError, choose
 from pretune.methods.base import Method, Pretraining
 from pretune.recipes import RECIPES
 from pretune.recipes.base import Recipe
+from pretune.recipes.full import Full
 from pretune.runs.folders import read_config
 from pretune.runs.measure import Measure, command, versions
-from pretune.runs.starts import Corpus, Start, fresh, load_pretrained, member_folders, save_start, scratch
+from pretune.runs.starts import (
+    Corpus,
+    Start,
+    Vocabulary,
+    adopted,
+    load_pretrained,
+    member_folders,
+    save_start,
+    scratch,
+)
 from pretune.runs.trained import Ensemble, Trained, TrainedModel, answer, join, load_model
 from pretune.tasks.base import Task
 from pretune.training.loop import Fitted, Fitting, fit
 from pretune.training.model import Model
+from pretune.training.optimizers import SGD, AdamW, Optimizer
+from pretune.training.schedules import Constant, OneCycle, Schedule, SlantedTriangular, WarmupLinear
 from pretune.training.sources import SampleSource
+from pretune.training.stage import plan
 
 __all__ = ["Start", "Trained", "adapt", "finetune", "load_start", "load_trained", "pretrain", "scratch"]
 
-Vocabulary = Literal["target", "union"]
+TABLES: dict[type, dict[str, type]] = {  # what config may choose among by `kind`
+    Recipe: RECIPES,
+    Optimizer: {"adamw": AdamW, "sgd": SGD},
+    Schedule: {
+        "constant": Constant,
+        "slanted_triangular": SlantedTriangular,
+        "warmup_linear": WarmupLinear,
+        "one_cycle": OneCycle,
+    },
+}
 
 
 def is_main() -> bool:
@@ -55,7 +75,8 @@ def pretrain(
     """
     pretraining = pretraining or method.pretraining
     configs = codec_config if isinstance(codec_config, Mapping) else {"": codec_config}
-    starts, scores = [], {}
+    starts: list[Start] = []
+    scores: dict[str, float] = {}
     with Measure() as cost:
         for name, config in configs.items():
             start = scratch(method, size, corpus, fitting.seed, config, encoder_config=encoder_config)
@@ -83,7 +104,8 @@ def adapt(
     """Go on with pretraining on the target's text, under its vocabulary; ensembles member by member."""
     loaded = load_start(folder)
     olds = loaded if isinstance(loaded, list) else [loaded]
-    news, scores = [], {}
+    news: list[Start] = []
+    scores: dict[str, float] = {}
     with Measure() as cost:
         for old in olds:
             name = old.name if isinstance(loaded, list) else ""
@@ -97,14 +119,6 @@ def adapt(
         config |= {"adaptation": adaptation or olds[0].method.adaptation, **_described(news[0])}
         save_start(news if isinstance(loaded, list) else news[0], out, report(cost, scores, config, info))
     return scores
-
-
-def adopted(old: Start, corpus: Corpus, vocabulary: Vocabulary, seed: int) -> Start:
-    """The old weights under a vocabulary learned from `corpus`; "union" keeps the old words too."""
-    codec = relearned(old, corpus, keep=vocabulary == "union")
-    encoder = fresh(old.method, old.encoder_config, codec, seed)
-    old.method.adopt(old.encoder, old.codec, encoder, codec)
-    return Start(old.name, old.method, codec, encoder, old.encoder_config)
 
 
 def finetune(
@@ -124,8 +138,7 @@ def finetune(
     if isinstance(start, list):
         return _finetune_all(start, task, recipe, train, valid, fitting)
     trained = join(replace(start, encoder=deepcopy(start.encoder)), task, recipe, fitting.seed)
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    source = SampleSource(task, start.codec, train, recipe.batch_size, fitting.seed, rank, world)
+    source = SampleSource(recipe.task(task), start.codec, train, recipe.batch_size, fitting.seed)
     rows = task.rows(start.codec, valid) if valid else []
     golds = [sample.gold for sample in valid]
 
@@ -134,13 +147,16 @@ def finetune(
 
     stages = recipe.stages(trained.model.encoder, trained.model.head)
     check = validate if valid else None
-    fitted = fit(trained.model, stages, source, fitting, check, task.metric, task.higher_is_better)
-    trained.model.eval()
-    return trained, fitted
+    return trained, fit(trained.model, stages, source, fitting, check, task.metric, task.higher_is_better)
 
 
 def _finetune_all(
-    starts: list[Start], task: Task, recipe: Recipe, train: Sequence[Sample], valid: Sequence[Sample], fitting: Fitting
+    starts: list[Start],
+    task: Task,
+    recipe: Recipe,
+    train: Sequence[Sample],
+    valid: Sequence[Sample],
+    fitting: Fitting,
 ) -> tuple[Ensemble, Fitted]:
     members: dict[str, TrainedModel] = {}
     runs = []
@@ -158,6 +174,27 @@ def _finetune_all(
         sum(run.tokens for run in runs),
     )
     return both, whole
+
+
+def recipe_for(start: Start, name: str | None = None, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """The recipe called `name`, else the method's own; from scratch `full`: nothing known is to be spared."""
+    recipe = start.method.recipe
+    if start.name == "scratch" and type(recipe) is not Full:
+        recipe = Full()
+    if name is not None and ":" in name:
+        recipe = build(Recipe, {"kind": name}, "recipe", TABLES)  # type: ignore[type-abstract]
+    elif name is not None:
+        if name not in RECIPES:
+            raise choose("the recipe", name, RECIPES)
+        own = start.method.recipe
+        recipe = own if type(own) is RECIPES[name] else RECIPES[name]()
+    return update(recipe, changes or {}, "recipe", TABLES)
+
+
+def plan_of(start: Start, task: Task, recipe: Recipe) -> list[dict[str, object]]:
+    """What `finetune` would do: a row for every group of every stage."""
+    trained = join(replace(start, encoder=deepcopy(start.encoder)), task, recipe, 0)
+    return plan(recipe.stages(trained.model.encoder, trained.model.head))
 
 
 def load_start(folder: Path) -> Start | list[Start]:
@@ -186,12 +223,15 @@ def load_trained(folder: Path) -> Trained:
         members = {path.name: load_trained(path) for path in member_folders(folder, config)}
         return Ensemble({name: model for name, model in members.items() if isinstance(model, TrainedModel)})
     if config["kind"] == "pretrained":
-        raise UserError(f"{folder} knows no task yet: `pretune finetune … --from {folder} --out DIR` teaches one")
+        raise UserError(f"{folder} knows no task yet; `pretune finetune … --from {folder}` teaches one")
     raise UserError(f"{folder}: kind {config['kind']!r} is unknown to this pretune")
 
 
 def report(
-    cost: Measure, scores: Mapping[str, float], config: Mapping[str, Any], info: Mapping[str, Any] | None = None
+    cost: Measure,
+    scores: Mapping[str, float],
+    config: Mapping[str, Any],
+    info: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What run.json says of a run."""
     fitting = config.get("fitting")
@@ -226,4 +266,6 @@ def _described(start: Start) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    return to_dict(value, TABLES) if is_dataclass(value) and not isinstance(value, type) else value
+    if is_dataclass(value) and not isinstance(value, type):
+        return to_dict(value, TABLES)
+    return value

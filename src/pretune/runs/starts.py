@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 
 from pretune.config import build, imported, to_dict
 from pretune.data.rows import Codec
+from pretune.data.vocab import Vocab
 from pretune.encoder import Encoder
-from pretune.errors import UserError, choose
+from pretune.errors import UsageError, UserError, choose
 from pretune.keys import key
 from pretune.methods import METHODS
 from pretune.methods.base import Method
@@ -22,13 +23,23 @@ from pretune.runs.folders import (
     FORMAT,
     WEIGHTS,
     load_weights,
-    read_config,
     save_weights,
     write_folder,
     write_run,
 )
 
 Corpus = Callable[[], Iterable[str]]
+Vocabulary = Literal["target", "union"]
+
+
+@runtime_checkable
+class WordCodec(Codec, Protocol):
+    """A codec that is made of a vocabulary and settings, so that another vocabulary can take its place."""
+
+    vocab: Vocab
+    config: Any
+
+    def __init__(self, vocab: Vocab, config: Any) -> None: ...
 
 
 @dataclass
@@ -47,13 +58,11 @@ class Start:
 
 
 def method_named(name: str) -> Method:
-    """A method of the table, or somebody else's, whose name is where to import it from: `package.module:NAME`."""
-    if ":" in name:
-        found: Method = imported(name, "the method")
-        return found
-    if name not in METHODS:
+    """A method of the table, or somebody else's, whose name is where it is imported from: `module:NAME`."""
+    if name not in METHODS and ":" not in name:
         raise choose("the method", name, METHODS)
-    return METHODS[name]
+    method: Method = METHODS[name] if name in METHODS else imported(name, "the method")
+    return method
 
 
 def scratch(
@@ -80,6 +89,47 @@ def fresh(method: Method, encoder_config: Any, codec: Codec, seed: int) -> Encod
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(seed, "init"))
         return method.build(encoder_config, codec)
+
+
+def vectors_start(file: Path, codec: Mapping[str, Any], encoder: Mapping[str, Any]) -> Start:
+    """Published word vectors as a start; `codec` and `encoder` hold settings that differ from the file's."""
+    from pretune.methods.wordvectors import WordCodecConfig, WordVectorConfig, import_vectors
+
+    for section, said, possible in (
+        ("codec", codec, ("language", "segmenter", "lowercase", "max_vocab")),
+        ("encoder", encoder, ("pooling",)),
+    ):
+        for name in said:
+            if name not in possible:
+                raise UsageError(
+                    f"{section}.{name} is fixed by --vectors; only {', '.join(possible)} can be set"
+                )
+    words = build(WordCodecConfig, codec, "codec")
+    shape = build(WordVectorConfig, encoder, "encoder")
+    made, network = import_vectors(
+        file,
+        max_words=words.max_vocab if "max_vocab" in codec else None,
+        language=words.language,
+        segmenter=words.segmenter,
+        lowercase=words.lowercase if "lowercase" in codec else None,
+        pooling=shape.pooling,
+    )
+    return Start(file.name, METHODS["wordvectors"], made, network, network.config)
+
+
+def adopted(old: Start, corpus: Corpus, vocabulary: Vocabulary, seed: int) -> Start:
+    """The old weights under a vocabulary learned from `corpus`; "union" keeps the old words as well."""
+    method, before = old.method, old.codec
+    if not isinstance(before, WordCodec):
+        raise UserError(f"{method.name} has no vocabulary of words to learn anew")
+    codec = method.learn_codec(corpus, before.config)
+    if vocabulary == "union":
+        assert isinstance(codec, WordCodec)
+        words = dict.fromkeys([*codec.vocab.words, *before.vocab.words])
+        codec = type(codec)(Vocab(words), codec.config)
+    encoder = fresh(method, old.encoder_config, codec, seed)
+    method.adopt(old.encoder, before, encoder, codec)
+    return Start(old.name, method, codec, encoder, old.encoder_config)
 
 
 def save_start(start: Start | list[Start], folder: Path, info: Mapping[str, Any]) -> None:

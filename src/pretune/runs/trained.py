@@ -164,7 +164,7 @@ def join(start: Start, task: Task, recipe: Recipe, seed: int) -> TrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(seed, "init"))
         wrapped = recipe.wrap(start.encoder)
-        head = task.head(wrapped)
+        head = recipe.task(task).head(wrapped)
     return TrainedModel(start, task, recipe, Model(wrapped, head, recipe.alpha, recipe.beta))
 
 

@@ -49,6 +49,10 @@ class Head(nn.Module, ABC):
     def targets(self, batch: Batch) -> int:
         """How many targets the sum runs over, so that N batches of B weigh as one of N·B."""
 
+    def seen(self, scores: Scores, encoded: Encoded) -> Tensor:
+        """The top layer (N, T, D) as this head used it, its own dropout included: what AR penalises."""
+        return encoded.layers[-1]
+
 
 class Task(ABC):
     """A question asked of every sample. Concrete tasks are frozen dataclasses: labels and options."""

@@ -54,7 +54,7 @@ class Classification(Task):
 
     @classmethod
     def of(cls, samples: Sequence[Sample], kind: Kind = "one", **options: Any) -> Classification:
-        """The task that these training samples ask: their labels, numbers in order; for numbers, their scale."""
+        """The task that these training samples ask: their labels in order, or the scale of their numbers."""
         golds = [sample.gold for sample in samples if sample.gold is not None]
         if not golds:
             raise UserError("no sample has a label, so there is nothing to train on")
@@ -108,9 +108,11 @@ class Classification(Task):
         return [self._answer(row) for row in shares.tolist()]
 
     def average(self, answers: Sequence[Sequence[Answer]]) -> list[Answer]:
-        """One answer a sample from several models' answers: probabilities or values averaged, section 3.3."""
+        """One answer a sample from several models' answers: probabilities or values averaged."""
         if self.kind == "number":
-            values = [[answer.value or 0.0 for answer in of_sample] for of_sample in zip(*answers, strict=True)]
+            values = [
+                [answer.value or 0.0 for answer in of_sample] for of_sample in zip(*answers, strict=True)
+            ]
             return [Answer(value=fsum(row) / len(row)) for row in values]
         return [
             self._answer([fsum(a.scores[label] for a in of_sample) / len(of_sample) for label in self.labels])

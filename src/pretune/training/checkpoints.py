@@ -82,13 +82,13 @@ class Checkpoint:
 
 
 def fingerprint(
-    model: nn.Module, stages: Sequence[Stage], seed: int, accumulate: int, processes: int, batches: int
+    model: nn.Module, stages: Sequence[Stage], batches: int, seed: int, accumulate: int, team: Accelerator
 ) -> dict[str, Any]:
     """What two runs must agree on before one can go on from the other's checkpoint."""
     return {
         "seed": seed,
         "accumulate": accumulate,
-        "processes": processes,
+        "processes": team.num_processes,
         "batches an epoch": batches,
         "weights": {name: list(x.shape) for name, x in model.state_dict().items()},
         "stages": [
@@ -116,7 +116,12 @@ class Checkpoints:
     """The folder of one run: `step-N.tmp` while it is written, then renamed; the newest two stay."""
 
     def __init__(
-        self, folder: Path | None, every: int, run: dict[str, Any], team: Accelerator, note: Callable[[str], None]
+        self,
+        folder: Path | None,
+        every: int,
+        run: dict[str, Any],
+        team: Accelerator,
+        note: Callable[[str], None],
     ) -> None:
         self.folder, self.every, self.run, self.team, self.note = folder, every, run, team, note
         self.id = uuid4().hex

@@ -38,6 +38,7 @@ class Model(nn.Module):
         reported = loss.detach()
         if self.training and (self.alpha or self.beta):
             top = encoded.layers[-1]
-            penalty = activation_penalty(top, top, encoded.mask, self.alpha, self.beta)
+            seen = self.head.seen(scores, encoded)
+            penalty = activation_penalty(seen, top, encoded.mask, self.alpha, self.beta)
             loss = loss + penalty * self.head.targets(batch)
         return Output(scores, loss, reported, encoded.carry)

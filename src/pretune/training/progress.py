@@ -136,7 +136,9 @@ class Bar(Progress):
         self.rich.refresh()
 
     def note(self, text: str) -> None:
-        self.rich.console.print(f"{self.label}: {text}" if self.label else text, markup=False, highlight=False)
+        self.rich.console.print(
+            f"{self.label}: {text}" if self.label else text, markup=False, highlight=False
+        )
 
     def show_step(self, loss: float, lr: float, tokens_per_second: float) -> None:
         figures = f"loss {loss:.4g} {self.scores} rate {lr:.2g} {tokens_per_second:,.0f} tokens/s"

@@ -45,9 +45,7 @@ def task_batch(
     task: Task, codec: Codec, samples: Sequence[Sample], rows: Sequence[list[Row]], gold: bool
 ) -> Batch:
     """The batch of some samples whose rows are at hand."""
-    return collate(
-        rows, codec.pad_id, task.given(samples, rows), task.gold(samples, rows) if gold else None
-    )
+    return collate(rows, codec.pad_id, task.given(samples, rows), task.gold(samples, rows) if gold else None)
 
 
 @dataclass
@@ -109,6 +107,20 @@ class _Batches(Dataset[list[Batch]]):
 
     def __getitem__(self, keys: Keys) -> list[Batch]:
         return [self.source.batch(epoch, step) for epoch, step in keys]
+
+
+def optimizer_steps(source: Source, epoch: int, accumulate: int) -> int:
+    """Optimizer steps in an epoch, the last of which may have fewer batches."""
+    return -(-source.steps(epoch) // accumulate)
+
+
+def step_keys(source: Source, epochs: Iterable[int], skip: int, accumulate: int) -> Iterator[Keys]:
+    """The batches of every optimizer step of some epochs, without the first `skip` steps."""
+    for epoch in epochs:
+        last = source.steps(epoch)
+        for start in range(skip * accumulate, last, accumulate):
+            yield [(epoch, step) for step in range(start, min(start + accumulate, last))]
+        skip = 0
 
 
 def feed(source: Source, keys: Iterable[Keys], workers: int) -> Iterator[list[Batch]]:

@@ -50,9 +50,8 @@ class Stage:
             own = [p for p in group.parameters() if p not in seen]
             seen.update(own)
             if own:
-                groups.append(
-                    {"params": own, "lr": group.lr, "weight_decay": group.weight_decay, "name": group.name}
-                )
+                rate = {"lr": group.lr, "initial_lr": group.lr, "weight_decay": group.weight_decay}
+                groups.append({"params": own, "name": group.name} | rate)
         if not groups:
             raise UserError(f"stage {self.name!r} has no weights to train; put modules into its groups")
         return groups

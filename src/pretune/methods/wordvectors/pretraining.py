@@ -79,7 +79,11 @@ class Word2Vec:
             loss = model.get_latest_training_loss() / max(1, trained)
         with torch.no_grad():
             encoder.embedding.weight[places] = torch.from_numpy(model.wv.vectors).to(encoder.embedding.weight)
-        return {"words": float(len(places)), "trained_words": float(trained * self.epochs), "loss": float(loss)}
+        return {
+            "words": float(len(places)),
+            "trained_words": float(trained * self.epochs),
+            "loss": float(loss),
+        }
 
     def _rate(self, epoch: int) -> float:
         return self.lr * max(1e-3, 1 - epoch / self.epochs)
@@ -120,8 +124,9 @@ def adopt(old_encoder: Encoder, old_codec: Codec, new_encoder: Encoder, new_code
     assert isinstance(old_encoder, WordVectorEncoder) and isinstance(new_encoder, WordVectorEncoder)
     assert isinstance(old_codec, WordCodec) and isinstance(new_codec, WordCodec)
     if old_encoder.width != new_encoder.width:
-        raise UserError(f"vectors of {old_encoder.width} numbers do not fit an encoder of {new_encoder.width}")
-    known = [(old_codec.vocab.ids[word], i) for word, i in new_codec.vocab.ids.items() if word in old_codec.vocab.ids]
-    old, new = (torch.tensor(side) for side in zip(*known, strict=True))
+        raise UserError(f"vectors {old_encoder.width} wide do not fit an encoder {new_encoder.width} wide")
+    theirs = old_codec.vocab.ids
+    pairs = [(theirs[word], i) for word, i in new_codec.vocab.ids.items() if word in theirs]
+    old, new = (torch.tensor(side) for side in zip(*pairs, strict=True))
     with torch.no_grad():
         new_encoder.embedding.weight[new] = old_encoder.embedding.weight[old].to(new_encoder.embedding.weight)

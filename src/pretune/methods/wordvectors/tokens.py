@@ -10,7 +10,8 @@ from pathlib import Path
 from pretune.data.rows import NOTHING, Row
 from pretune.data.samples import Part
 from pretune.data.segment import segmenter
-from pretune.data.vocab import Vocab
+from pretune.data.vocab import Vocab, write_text
+from pretune.errors import UserError
 
 UNKNOWN = 0  # padding, and every word without a vector
 RESERVED = ("<unk>",)
@@ -55,11 +56,15 @@ class WordCodec:
 
     @classmethod
     def load(cls, folder: Path) -> WordCodec:
-        config = WordCodecConfig(**json.loads((folder / "codec.json").read_text("utf-8")))
+        path = folder / "codec.json"
+        try:
+            config = WordCodecConfig(**json.loads(path.read_text("utf-8")))
+        except (OSError, TypeError, ValueError) as error:
+            raise UserError(f"{path}: holds no settings of word vectors ({error})") from None
         return cls(Vocab.load(folder / "vocab.txt"), config)
 
     def save(self, folder: Path) -> None:
-        (folder / "codec.json").write_text(json.dumps(asdict(self.config), indent=2) + "\n", "utf-8")
+        write_text(folder / "codec.json", json.dumps(asdict(self.config), indent=2) + "\n")
         self.vocab.save(folder / "vocab.txt")
 
     @property
@@ -67,9 +72,8 @@ class WordCodec:
         return len(self.vocab)
 
     def describe(self) -> str:
-        case = "lower case" if self.config.lowercase else "case kept"
-        cut = self.config.segmenter or f"the segmentation of {self.config.language!r}"
-        return f"{self.size:,} words ({case}), cut by {cut}"
+        case = "lower case" if self.config.lowercase else "their own case"
+        return f"{self.size:,} words in {case}, text cut into {self._segment.described}"
 
     def words(self, text: str) -> Iterator[str]:
         """The words of a text, as they are looked up."""

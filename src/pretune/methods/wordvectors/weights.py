@@ -6,7 +6,7 @@ import gzip
 import lzma
 from collections.abc import Container, Iterator
 from pathlib import Path
-from typing import IO, Literal, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -81,11 +81,11 @@ def read_vectors(
     return list(names), np.stack(vectors)
 
 
-def _open(file: Path) -> IO[bytes]:
+def _open(file: Path) -> BinaryIO:
     if file.suffix == ".gz":
-        return gzip.open(file, "rb")
+        return cast(BinaryIO, gzip.open(file, "rb"))
     if file.suffix == ".xz":
-        return lzma.open(file, "rb")
+        return cast(BinaryIO, lzma.open(file, "rb"))
     return file.open("rb")
 
 
@@ -99,7 +99,8 @@ def _layout(file: Path) -> Layout:
             return Layout("text" if _is_text(stream.readline(LONGEST), width) else "binary", width, True)
         if len(first) < 3 or not _is_text(b" ".join(first), 1):
             raise UserError(
-                f"{file}:1: is neither a GloVe line (a word and its numbers) nor a word2vec header (two whole numbers)"
+                f"{file}:1: is neither a line of GloVe (a word and its numbers) nor a header of word2vec "
+                "(two whole numbers)"
             )
         return Layout("text", len(first) - 1, False)
 
@@ -121,7 +122,7 @@ def _is_number(field: bytes) -> bool:
 
 
 def _text(
-    stream: IO[bytes], file: Path, layout: Layout, words: Container[str] | None
+    stream: BinaryIO, file: Path, layout: Layout, words: Container[str] | None
 ) -> Iterator[tuple[str, str, Vector]]:
     """(place, word, vector) of each line; words may hold spaces, as a few of GloVe's do."""
     for number, line in enumerate(stream, start=1):
@@ -142,7 +143,7 @@ def _text(
 
 
 def _binary(
-    stream: IO[bytes], file: Path, layout: Layout, words: Container[str] | None
+    stream: BinaryIO, file: Path, layout: Layout, words: Container[str] | None
 ) -> Iterator[tuple[str, str, Vector]]:
     """(place, word, vector): a word, a space, D little-endian float32, perhaps a line feed."""
     count = int(stream.readline(LONGEST).split()[0])
@@ -153,7 +154,7 @@ def _binary(
         while (space := buffer.find(b" ", at)) < 0 or len(buffer) < space + 1 + size:
             more = stream.read(LONGEST)
             if not more or (space < 0 and len(buffer) - at > LONGEST):
-                raise UserError(f"{place}: the file ends early or is damaged; its header promises {count} words")
+                raise UserError(f"{place}: the file is cut or damaged; its header promises {count} words")
             buffer, at = buffer[at:] + more, 0
         name = _word(buffer[at:space].lstrip(b"\n"), place)
         at = space + 1 + size

@@ -1,0 +1,17 @@
+"""`pretune` and `python -m pretune`."""
+
+from __future__ import annotations
+
+import os
+
+
+def main() -> None:
+    """Run the command line; offline unless the user asks for the hub."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from pretune.cli import app
+
+    app(prog_name="pretune")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""evaluate, predict: commands that ask a model folder."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+
+import typer
+
+from pretune.cli.common import (
+    Device,
+    Encoding,
+    Format,
+    Kind,
+    Label,
+    LabelSeparator,
+    Notes,
+    Quiet,
+    Text,
+    stdout,
+)
+from pretune.errors import choose
+
+if TYPE_CHECKING:
+    from pretune.data.samples import Sample
+    from pretune.runs.predictor import Evaluation
+    from pretune.tasks.base import Answer
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="What `finetune` or `compare` left.")]
+BatchSize = Annotated[
+    int, typer.Option("--batch-size", min=1, help="Samples at a time; answers do not depend on it.")
+]
+
+
+def evaluate(
+    folder: Folder,
+    test: Annotated[Path, typer.Argument(help="Labelled file, read like the training file.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Write the scores as JSON as well.")] = None,
+    text: Text = None,
+    label: Label = None,
+    kind: Kind = None,
+    label_separator: LabelSeparator = None,
+    file_format: Format = None,
+    encoding: Encoding = "utf-8",
+    batch_size: BatchSize = 64,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Score a model on labelled samples, with a 95 % bootstrap interval and the confusions.
+
+    Columns have the names that the model was trained with, unless --text and --label say otherwise. Labels
+    that the model never saw stay in and count as errors.
+
+    Example: pretune evaluate stars test.csv
+    """
+    from pretune.data.readers import LabelKind
+    from pretune.runs.predictor import evaluate as run
+
+    if kind is not None and kind not in get_args(LabelKind):
+        raise choose("--kind", kind, get_args(LabelKind))
+    evaluation = run(
+        folder,
+        test,
+        text=text or (),
+        label=label or (),
+        kind=cast(Any, kind),
+        label_separator=label_separator,
+        format=file_format,
+        encoding=encoding,
+        batch_size=batch_size,
+        device=device,
+    )
+    Notes(quiet)(*evaluation.notes)
+    print_evaluation(evaluation)
+    if out is not None:
+        from pretune.runs.files import write_json
+
+        write_json(out, evaluation.to_dict())
+
+
+def print_evaluation(evaluation: Evaluation) -> None:
+    """Scores, and for labels what was taken for what."""
+    from rich.table import Table
+
+    scores = Table("metric", "score", "95 % interval")
+    for name, value in evaluation.scores.items():
+        low, high = evaluation.intervals[name]
+        scores.add_row(name, f"{value:.4f}", f"{low:.4f} … {high:.4f}")
+    stdout().print(f"{evaluation.samples} samples")
+    stdout().print(scores)
+    if evaluation.confusion is not None:
+        names, counts = evaluation.confusion
+        table = Table("gold ↓ answer →", *names)
+        for name, row in zip(names, counts, strict=True):
+            table.add_row(name, *(str(count) if count else "·" for count in row))
+        stdout().print(table)
+
+
+def predict(
+    folder: Folder,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="INPUT", help="csv, tsv, jsonl, parquet, or txt with a text a line; - is stdin."
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write JSON lines here; else to the terminal.")
+    ] = None,
+    text: Text = None,
+    file_format: Format = None,
+    encoding: Encoding = "utf-8",
+    batch_size: BatchSize = 64,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Answer every text: one JSON line each, in the order of the input; a table on a terminal.
+
+    Example: pretune predict stars new.csv --out answers.jsonl
+    From a pipe: echo "I loved it" | pretune predict stars -
+    """
+    from pretune.runs.predictor import Predictor, read_input
+
+    notes = Notes(quiet)
+    samples, said = read_input(folder, source, text or (), file_format, encoding)
+    notes(*said)
+    answers = Predictor.load(folder, device).answer(samples, batch_size)
+    if out is None and sys.stdout.isatty():
+        _print_answers(samples, answers)
+        return
+    lines = "".join(json.dumps(answer.to_dict(), ensure_ascii=False) + "\n" for answer in answers)
+    if out is None:
+        sys.stdout.write(lines)
+        return
+    from pretune.runs.files import write_text
+
+    write_text(out, lines)
+    notes(f"{len(answers)} answers in {out}")
+
+
+def _print_answers(samples: list[Sample], answers: list[Answer]) -> None:
+    from rich.table import Table
+
+    table = Table()
+    table.add_column("text", no_wrap=True, ratio=1)
+    table.add_column("answer")
+    table.add_column("probability", justify="right")
+    for sample, answer in zip(samples, answers, strict=True):
+        if answer.value is not None:
+            said, sure = f"{answer.value:.4g}", ""
+        elif answer.labels is not None:
+            said = ", ".join(answer.labels) or "–"
+            sure = ", ".join(f"{answer.scores[name]:.2f}" for name in answer.labels)
+        else:
+            said = str(answer.label)
+            sure = f"{answer.scores[said]:.2f}" if said in answer.scores else ""
+        table.add_row(_plain(" / ".join(sample.texts)), _plain(said), sure)
+    stdout().print(table)
+
+
+def _plain(text: str) -> Any:
+    from rich.text import Text as Styled
+
+    return Styled(" ".join(text.split()), overflow="ellipsis")

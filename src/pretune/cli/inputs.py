@@ -1,0 +1,140 @@
+"""What training commands are given: corpora, labelled files, starts; read, checked and noted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+from pretune.cli.common import Notes
+from pretune.errors import UsageError, choose
+
+if TYPE_CHECKING:
+    from pretune.data.samples import Sample
+    from pretune.methods.base import Method
+    from pretune.runs.starts import Corpus, Start
+
+
+def codec_config(method: Method, changes: Mapping[str, Any], language: str | None) -> Any:
+    from pretune.config import build
+
+    if language is not None:
+        changes = {"language": language, **changes}
+    return build(method.codec_config, changes, "codec")
+
+
+def directions(method: Method, codec_config: Any, direction: str) -> Any:
+    """Codec settings for --direction; two of them for both."""
+    from dataclasses import fields, replace
+
+    ways = ("forward", "backward", "both")
+    if direction not in ways:
+        raise choose("--direction", direction, ways)
+    if "direction" not in {field.name for field in fields(codec_config)}:
+        if direction != "forward":
+            raise UsageError(f"{method.name} has no direction; leave --direction out")
+        return codec_config
+    if direction == "both":
+        return {way: replace(codec_config, direction=way) for way in ways[:2]}
+    return replace(codec_config, direction=direction) if direction != "forward" else codec_config
+
+
+def corpora(
+    paths: Sequence[Path], documents: str | None, text: str | None, encoding: str, every: int
+) -> tuple[Corpus, Corpus | None, dict[str, Any]]:
+    """Documents to learn from, documents kept for validation, and what run.json says of them."""
+    from pretune.data.corpus import documents as read
+    from pretune.data.corpus import hold_out
+
+    ways = ("file", "blank", "line")
+    if documents is not None and documents not in ways:
+        raise choose("--documents", documents, ways)
+    corpus = read(paths, encoding=encoding, split=cast(Any, documents), text=text)
+    prints = {"corpus": [str(path) for path in paths], "held_out_every": every}
+    return (*hold_out(corpus, every), prints) if every else (corpus, None, prints)
+
+
+def labelled(
+    train: Path,
+    valid: Path | None,
+    share: float,
+    kind: str | None,
+    reading: Mapping[str, Any],
+    seed: int,
+    notes: Notes,
+) -> tuple[list[Sample], list[Sample], dict[str, Any]]:
+    """Samples to learn from, samples to validate on, and what run.json says of them."""
+    from pretune.data.readers import LabelKind, read_samples
+    from pretune.data.splits import check_labels, split, without_leaks
+    from pretune.runs.measure import fingerprint
+
+    if kind is not None and kind not in get_args(LabelKind):
+        raise choose("--kind", kind, get_args(LabelKind))
+    found = read_samples(train, kind=cast(Any, kind), **reading)
+    notes(*found.notes)
+    learn, check = found.samples, []
+    if valid is not None:
+        other = read_samples(valid, kind=found.kind, **reading)
+        check = other.samples
+        notes(*other.notes)
+        learn, lost = without_leaks(learn, check)
+        notes(*lost)
+    elif share:
+        learn, check = split(learn, share, seed, stratify=found.kind != "number")
+        notes(f"{len(check)} of {len(found.samples)} samples are held out for validation")
+    notes(*check_labels(learn, check, found.kind))
+    prints = {
+        "train": {"path": str(train), "samples": len(learn), "fingerprint": fingerprint(learn)},
+        "valid": {"path": str(valid or train), "samples": len(check), "fingerprint": fingerprint(check)},
+        "kind": found.kind,
+        "text": list(found.text_columns),
+        "label": list(found.label_columns),
+        "label_separator": reading["label_separator"],
+    }
+    return learn, check, prints
+
+
+def texts_of(samples: Sequence[Sample]) -> Corpus:
+    """Their texts as a corpus to learn a vocabulary from."""
+    return lambda: (text for sample in samples for text in sample.texts)
+
+
+def started_from(
+    name: str,
+    method: str | None,
+    size: str,
+    vectors: Path | None,
+    language: str | None,
+    said: Mapping[str, Mapping[str, Any]],
+    samples: Sequence[Sample],
+    seed: int,
+    notes: Notes,
+) -> Start | list[Start]:
+    """What finetuning starts from: a folder, a file of vectors, or fresh weights."""
+    from pretune.config import update
+    from pretune.runs.run import TABLES, load_start, scratch
+    from pretune.runs.starts import method_named, vectors_start
+
+    if name != "scratch":
+        given = [option for option, value in (("--vectors", vectors), ("--language", language)) if value]
+        given += [f"{section}.…" for section in ("encoder", "codec") if said[section]]
+        if given:
+            raise UsageError(f"{given[0]} cannot be chosen anew with --from {name}: the folder has its own")
+        found = load_start(Path(name))
+        one = found[0] if isinstance(found, list) else found
+        if method is not None and one.method.name != method:
+            raise UsageError(f"--method is {method}, but {name} holds {one.method.name}; leave --method out")
+        return found
+    chosen = method_named(method or ("wordvectors" if vectors else "ulmfit"))
+    codec = codec_config(chosen, said["codec"], language)
+    if vectors is not None:
+        if chosen.name != "wordvectors":
+            raise UsageError(f"--vectors are for wordvectors; {chosen.name} starts with --from DIR")
+        start = vectors_start(vectors, codec, said["encoder"])
+    else:
+        if size not in chosen.sizes:
+            raise choose("--size", size, chosen.sizes)
+        encoder = update(chosen.sizes[size], said["encoder"], "encoder", TABLES)
+        start = scratch(chosen, size, texts_of(samples), seed, codec, encoder_config=encoder)
+    notes(start.codec.describe())
+    return start

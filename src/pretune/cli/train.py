@@ -1,0 +1,299 @@
+"""pretrain, adapt, finetune: commands that leave a model folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+
+import typer
+
+from pretune.cli.common import (
+    ConfigFile,
+    Device,
+    Encoding,
+    Format,
+    Kind,
+    Label,
+    LabelSeparator,
+    Notes,
+    Out,
+    Overwrite,
+    Plan,
+    Quiet,
+    Resume,
+    Seed,
+    Set,
+    Text,
+    Workers,
+    done,
+    fitting,
+    print_plan,
+    score_lines,
+    settings,
+    stdout,
+)
+from pretune.cli.inputs import codec_config, corpora, directions, labelled, started_from
+from pretune.errors import choose
+
+if TYPE_CHECKING:
+    from pretune.tasks.base import Task
+
+Paths = Annotated[list[Path], typer.Argument(help="Text files or folders; also .jsonl, .csv, .gz, .xz.")]
+CorpusText = Annotated[str | None, typer.Option("--text", help="Column with the text in tables of a corpus.")]
+Documents = Annotated[
+    str | None,
+    typer.Option(
+        "--documents", help="A document of a plain text is the file, up to a blank line, or a line."
+    ),
+]
+HeldOut = Annotated[
+    int,
+    typer.Option("--held-out", min=0, help="One in so many documents is kept for validation; 0: none."),
+]
+Size = Annotated[str, typer.Option("--size", help="Size of a new encoder, such as tiny, small, base.")]
+Language = Annotated[
+    str | None, typer.Option("--language", help="Of the texts: en, zh, …; decides how words are found.")
+]
+Vectors = Annotated[
+    Path | None,
+    typer.Option("--vectors", help="For wordvectors: a GloVe or word2vec file, also .gz or .xz."),
+]
+
+
+def pretrain(
+    context: typer.Context,
+    method: Annotated[str, typer.Argument(help="ulmfit or wordvectors.")],
+    corpus: Paths,
+    out: Out,
+    size: Size = "small",
+    language: Language = None,
+    direction: Annotated[
+        str, typer.Option("--direction", help="For ulmfit: forward, backward, or both, to be averaged.")
+    ] = "forward",
+    documents: Documents = None,
+    text: CorpusText = None,
+    held_out: HeldOut = 100,
+    encoding: Encoding = "utf-8",
+    seed: Seed = 0,
+    device: Device = "auto",
+    workers: Workers = 0,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    config: ConfigFile = None,
+    overrides: Set = None,
+) -> None:
+    """Learn from raw text alone; what `adapt` and `finetune` start from.
+
+    ulmfit learns to say the next word, with the AWD-LSTM and the regularisation of Merity et al. (2017);
+    wordvectors learns word2vec. The vocabulary is learned first, in one pass; then texts are turned into
+    ids once, in a file that is mapped into memory: a corpus may be larger than that.
+
+    Example: pretune pretrain ulmfit books/ --size small --out models/en
+    Chinese: pretune pretrain ulmfit zh.txt.xz --language zh --documents line --out models/zh
+    """
+    from pretune.config import update
+    from pretune.runs.folders import check_out
+    from pretune.runs.run import TABLES
+    from pretune.runs.run import pretrain as run
+    from pretune.runs.starts import method_named
+
+    notes = Notes(quiet)
+    said = settings(context, overrides, ("pretraining", "encoder", "codec", "fitting"))
+    check_out(out, overwrite)
+    chosen = method_named(method)
+    if size not in chosen.sizes:
+        raise choose("--size", size, chosen.sizes)
+    codec = codec_config(chosen, said["codec"], language)
+    read, valid, prints = corpora(corpus, documents, text, encoding, held_out)
+    scores = run(
+        chosen,
+        read,
+        valid,
+        out,
+        size=size,
+        pretraining=update(chosen.pretraining, said["pretraining"], "pretraining", TABLES),
+        codec_config=directions(chosen, codec, direction),
+        encoder_config=update(chosen.sizes[size], said["encoder"], "encoder", TABLES),
+        fitting=fitting(
+            out,
+            said["fitting"],
+            seed=seed,
+            device=device,
+            workers=workers,
+            resume=resume,
+            quiet=quiet,
+            label=f"pretrain {method}",
+        ),
+        info={"data": prints},
+    )
+    notes(score_lines(scores))
+    done(out, notes)
+
+
+def adapt(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="What `pretrain` left.")],
+    corpus: Paths,
+    out: Out,
+    vocabulary: Annotated[
+        str,
+        typer.Option("--vocabulary", help="target: the words of this corpus; union: the old words as well."),
+    ] = "target",
+    documents: Documents = None,
+    text: CorpusText = None,
+    held_out: HeldOut = 100,
+    encoding: Encoding = "utf-8",
+    seed: Seed = 0,
+    device: Device = "auto",
+    workers: Workers = 0,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    config: ConfigFile = None,
+    overrides: Set = None,
+) -> None:
+    """Go on learning from the target's own text, unlabelled (ULMFiT's second stage).
+
+    The vocabulary is learned anew from this corpus; words that the old one knew keep their vectors, new ones
+    begin with the mean (Howard & Ruder 2018, section 3.2).
+
+    Example: pretune adapt models/en reviews.csv --text review --out models/reviews
+    """
+    from pretune.config import update
+    from pretune.runs.folders import check_out
+    from pretune.runs.run import TABLES, load_start
+    from pretune.runs.run import adapt as run
+    from pretune.runs.starts import Vocabulary
+
+    notes = Notes(quiet)
+    said = settings(context, overrides, ("adaptation", "fitting"))
+    check_out(out, overwrite)
+    if vocabulary not in get_args(Vocabulary):
+        raise choose("--vocabulary", vocabulary, get_args(Vocabulary))
+    start = load_start(folder)
+    one = start[0] if isinstance(start, list) else start
+    read, valid, prints = corpora(corpus, documents, text, encoding, held_out)
+    scores = run(
+        folder,
+        read,
+        valid,
+        out,
+        adaptation=update(one.method.adaptation, said["adaptation"], "adaptation", TABLES),
+        vocabulary=cast(Vocabulary, vocabulary),
+        fitting=fitting(
+            out,
+            said["fitting"],
+            seed=seed,
+            device=device,
+            workers=workers,
+            resume=resume,
+            quiet=quiet,
+            label=f"adapt {folder.name}",
+        ),
+        info={"data": prints},
+    )
+    notes(score_lines(scores))
+    done(out, notes)
+
+
+def finetune(
+    context: typer.Context,
+    task: Annotated[str, typer.Argument(help="classification.")],
+    train: Annotated[Path, typer.Argument(help="Labelled csv, tsv, jsonl, parquet, or a folder a class.")],
+    out: Out,
+    valid: Annotated[
+        Path | None, typer.Option("--valid", help="Labelled file to choose the best epoch by.")
+    ] = None,
+    valid_share: Annotated[
+        float,
+        typer.Option("--valid-share", min=0.0, max=0.9, help="Held out of TRAIN where no --valid is given."),
+    ] = 0.1,
+    start: Annotated[
+        str, typer.Option("--from", help="A folder of pretrain, adapt or finetune; or scratch.")
+    ] = "scratch",
+    method: Annotated[
+        str | None, typer.Option("--method", help="From scratch: ulmfit or wordvectors.")
+    ] = None,
+    size: Size = "small",
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="features, gradual or full; else the method's own, from scratch full."),
+    ] = None,
+    vectors: Vectors = None,
+    language: Language = None,
+    text: Text = None,
+    label: Label = None,
+    kind: Kind = None,
+    label_separator: LabelSeparator = None,
+    file_format: Format = None,
+    encoding: Encoding = "utf-8",
+    seed: Seed = 0,
+    device: Device = "auto",
+    workers: Workers = 0,
+    plan: Plan = False,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    config: ConfigFile = None,
+    overrides: Set = None,
+) -> None:
+    """Teach an encoder a task from labelled samples; leaves a folder that `predict` and Python use.
+
+    features freezes the encoder and learns a mix of its layers (Peters et al. 2018); gradual thaws from the
+    top, slower below (Howard & Ruder 2018: rate 0.01 / 2.6 per layer, slanted triangles); full moves
+    everything at one rate (Radford et al. 2018, Devlin et al. 2019). The best epoch by validation is kept.
+
+    Example: pretune finetune classification train.csv --text review --label stars --from models/en --out m
+    """
+    from pretune.config import update
+    from pretune.runs.folders import check_out
+    from pretune.runs.measure import Measure
+    from pretune.runs.run import finetune as run
+    from pretune.runs.run import is_main, plan_of, recipe_for, report
+    from pretune.runs.trained import task_class
+
+    notes = Notes(quiet)
+    said = settings(context, overrides, ("task", "recipe", "encoder", "codec", "fitting"))
+    if not plan:
+        check_out(out, overwrite)
+    asks = task_class(task)
+    reading = {"text": text or (), "label": label or (), "label_separator": label_separator}
+    reading |= {"format": file_format, "encoding": encoding}
+    learn, check, prints = labelled(train, valid, valid_share, kind, reading, seed, notes)
+    started = started_from(start, method, size, vectors, language, said, learn, seed, notes)
+    one = started[0] if isinstance(started, list) else started
+    question: Task = update(
+        asks.of([*learn, *check], prints["kind"], **one.method.task_options), said["task"], "task"
+    )
+    way = recipe_for(one, recipe, said["recipe"])
+    if plan:
+        print_plan(plan_of(one, question, way))
+        return
+    how = fitting(
+        out,
+        said["fitting"],
+        seed=seed,
+        device=device,
+        workers=workers,
+        resume=resume,
+        quiet=quiet,
+        label=f"finetune {one.method.name}",
+    )
+    with Measure() as cost:
+        trained, fitted = run(started, question, way, learn, check, how)
+    if is_main():
+        config_of: dict[str, Any] = {
+            "method": one.method.name,
+            "start": str(vectors or start),
+            "recipe": way,
+            "encoder": one.encoder_config,
+            "codec": one.codec.describe(),
+            "task": question,
+            "fitting": how,
+        }
+        info = {"parameters": trained.parameters, "data": prints, "history": fitted.history}
+        trained.save(out, report(cost, fitted.best, config_of, info))
+        if fitted.best:
+            stdout().print(f"validation: {score_lines(fitted.best)} ({len(check)} samples)", soft_wrap=True)
+    done(out, notes)

@@ -1,0 +1,26 @@
+"""Dropouts of recurrent networks: masks that time, or every use of a word, shares."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def locked_dropout(x: Tensor, p: float, training: bool) -> Tensor:
+    """One mask per row for all time steps (Gal & Ghahramani 2016). x (N, T, D) -> (N, T, D)."""
+    if not training or p == 0:
+        return x
+    return x * F.dropout(x.new_ones(x.shape[0], 1, x.shape[2]), p)
+
+
+def word_dropout(x: Tensor, ids: Tensor, words: int, p: float, training: bool) -> Tensor:
+    """Drop word types: every occurrence of a word in the call goes or stays.
+
+    Equal to dropping whole rows of the embedding matrix (Merity et al. 2017, section 4.3), without
+    a copy of that matrix: only the rows looked up are scaled. x (N, T, D), ids (N, T) -> (N, T, D).
+    """
+    if not training or p == 0:
+        return x
+    kept = F.dropout(torch.ones(words, dtype=x.dtype, device=x.device), p)  # (V,)
+    return x * kept[ids].unsqueeze(-1)

@@ -1,0 +1,87 @@
+"""Cross-entropy over a large vocabulary, exact, without keeping (tokens, V) logits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+LOGITS_HELD = 6_000_000  # at once: 24 MB in float32, which the allocator recycles without page faults
+
+
+def softmax_loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    """-sum_m log softmax(W h_m + b)[target_m], summed: a scalar in float32.
+
+    hidden (M, D), weight (V, D), bias (V,), targets (M,). Gradients are made during the forward pass,
+    a chunk of rows at a time, so that logits are computed once and never stored.
+    """
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device):  # products in the fast type, softmax and sums in float32
+        hidden = hidden.to(torch.get_autocast_dtype(device))
+    with torch.autocast(device, enabled=False):
+        loss: Tensor = _SoftmaxLoss.apply(hidden, weight, bias, targets)  # type: ignore[no-untyped-call]
+    return loss
+
+
+def log_probabilities(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    """log softmax(W h_m + b)[target_m] of each row, without a gradient: (M,)."""
+    with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
+        said = [
+            _chunk(hidden[rows].to(weight.dtype), weight, bias).gather(1, targets[rows, None])[:, 0]
+            for rows in _rows(len(hidden), len(weight))
+        ]
+    return torch.cat(said) if said else hidden.new_zeros(0)
+
+
+class _SoftmaxLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+        by_hidden, by_weight, by_bias = ctx.needs_input_grad[:3]
+        fast = weight.to(hidden.dtype)  # (V, D)
+        loss = torch.zeros((), device=hidden.device)
+        d_hidden = torch.empty_like(hidden) if by_hidden else None  # (M, D)
+        d_weight = torch.zeros_like(weight) if by_weight else None  # (V, D)
+        d_bias = torch.zeros_like(bias) if by_bias else None  # (V,)
+        for rows in _rows(len(hidden), len(weight)):
+            h, at = hidden[rows], targets[rows, None]
+            p = _chunk(h, fast, bias)  # (m, V)
+            loss -= p.gather(1, at).sum()
+            if not any(ctx.needs_input_grad):
+                continue
+            p.exp_().scatter_add_(1, at, p.new_full(at.shape, -1.0))  # softmax - one_hot
+            if d_bias is not None:
+                d_bias += p.sum(0)
+            p = p.to(h.dtype)
+            if d_hidden is not None:
+                d_hidden[rows] = p @ fast
+            if d_weight is not None:
+                _add_product(d_weight, p, h)
+        ctx.save_for_backward(d_hidden, d_weight, d_bias)
+        return loss
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
+        return *(None if d is None else d * scale.to(d.dtype) for d in ctx.saved_tensors), None
+
+
+def _rows(tokens: int, words: int) -> Iterator[slice]:
+    step = max(32, LOGITS_HELD // words)
+    return (slice(i, i + step) for i in range(0, tokens, step))
+
+
+def _chunk(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Log-probabilities of some rows, in float32: (m, V)."""
+    logits = torch.addmm(bias, h, weight.t()) if h.dtype == bias.dtype else (h @ weight.t()).float() + bias
+    return torch.log_softmax(logits, 1, out=logits)  # type: ignore[call-overload, no-any-return]
+
+
+def _add_product(into: Tensor, p: Tensor, h: Tensor) -> None:
+    """into += pᵀ h; (V, D), (m, V), (m, D)."""
+    if into.dtype == h.dtype:
+        into.addmm_(p.t(), h)
+    else:
+        into += p.t() @ h

@@ -1,0 +1,1 @@
+"""ULMFiT: AWD-LSTM language models, tuned in three stages."""

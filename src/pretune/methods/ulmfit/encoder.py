@@ -1,0 +1,255 @@
+"""AWD-LSTM: the network of ULMFiT (Merity et al. 2017; Howard & Ruder 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pretune.encoder import Encoded, Encoder, Purpose
+from pretune.errors import UsageError
+from pretune.layers.dropout import locked_dropout, word_dropout
+from pretune.layers.lstm import State, WeightDropLSTM
+from pretune.layers.pooling import concat_pool
+from pretune.tensors.batch import Batch
+
+Carry = tuple[State, ...]  # one (h, c) a layer
+
+
+@dataclass(frozen=True)
+class Dropouts:
+    """The five dropouts of AWD-LSTM, in the order the data meets them."""
+
+    embedding: float = 0.02  # whole word types
+    input: float = 0.25  # embedded text, one mask for all time steps
+    weight: float = 0.2  # entries of the recurrent matrices
+    hidden: float = 0.15  # between layers, one mask for all time steps
+    output: float = 0.1  # after the last layer, before the decoder
+
+    def times(self, factor: float) -> Dropouts:
+        """All five multiplied: fastai's `drop_mult`."""
+        return Dropouts(
+            self.embedding * factor,
+            self.input * factor,
+            self.weight * factor,
+            self.hidden * factor,
+            self.output * factor,
+        )
+
+
+@dataclass(frozen=True)
+class AWDLSTMConfig:
+    """Defaults are the network of the paper with fastai's hidden width."""
+
+    embedding: int = 400  # width of word vectors and of the last layer
+    hidden: int = 1152  # width of the other layers; 1150 in the paper's own weights
+    layers: int = 3
+    bptt: int = 70  # tokens between cuts of the gradient in long texts
+    max_len: int = 1400  # tokens at the end of a long text that are pooled and get gradient
+    language_model: Dropouts = Dropouts()  # the release's `finetune_lm.py`
+    task: Dropouts = field(default_factory=lambda: Dropouts(0.05, 0.4, 0.5, 0.3, 0.4))  # its `train_clas.py`
+    language_model_drop_mult: float = 1.0  # factor on all of `language_model`
+    task_drop_mult: float = 1.0  # factor on all of `task`; fastai 2 halves them
+
+    def __post_init__(self) -> None:
+        for name in ("embedding", "hidden", "layers", "bptt", "max_len"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"encoder.{name} is {getattr(self, name)}; it must be at least 1")
+
+    def widths(self) -> tuple[int, ...]:
+        """Of the embedding and of each layer; the last equals the embedding, which is tied to it."""
+        return (self.embedding, *[self.hidden] * (self.layers - 1), self.embedding)
+
+
+class EmbeddingBlock(nn.Module):
+    """Word vectors with their two dropouts, and the bias of the decoder that is tied to them.
+
+    The bias stands here because the tie does: a saved encoder is then the whole language model.
+    """
+
+    def __init__(self, words: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(words, width).uniform_(-0.1, 0.1))  # (V, D)
+        self.decoder_bias = nn.Parameter(torch.zeros(words))  # (V,)
+        self.word_p = self.input_p = 0.0
+
+    def forward(self, ids: Tensor) -> Tensor:  # (N, T) -> (N, T, D)
+        x = F.embedding(ids, self.weight)
+        x = word_dropout(x, ids, len(self.weight), self.word_p, self.training)
+        return locked_dropout(x, self.input_p, self.training)
+
+
+class LayerBlock(nn.Module):
+    """One LSTM and the dropout of its output on the way up."""
+
+    def __init__(self, width_in: int, width: int) -> None:
+        super().__init__()
+        self.lstm = WeightDropLSTM(width_in, width)
+        self.output_p = 0.0
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        """(N, T, I) -> the output (N, T, H), what goes up (N, T, H), the state."""
+        h, state = self.lstm(x, state)
+        return h, locked_dropout(h, self.output_p, self.training), state
+
+
+class AWDLSTM(Encoder):
+    """Embedding and separate LSTMs; documents are read in chunks, streams window by window.
+
+    `active` is the purpose in force and says both which dropouts apply and how text is read:
+
+    - "language_model": one call a window, no cut of the gradient inside it; `carry` is the state
+      before it, and the state after it is returned, for the caller to detach;
+    - "task": whole documents of any length, BPT3C (section 3.3): chunks of `bptt` tokens, state
+      carried and detached between them, the last `max_len` tokens of *each* document pooled and
+      trained, the text before only read.
+
+    Without dropout both give the same numbers.
+    """
+
+    def __init__(self, config: AWDLSTMConfig, words: int) -> None:
+        super().__init__()
+        self.config = config
+        widths = config.widths()
+        self.embedding = EmbeddingBlock(words, config.embedding)
+        self.rnns = nn.ModuleList(LayerBlock(i, o) for i, o in zip(widths, widths[1:], strict=False))
+        self.width = config.embedding
+        self.summary_width = 3 * config.embedding
+        self.active: Purpose = "task"
+        self.purpose("task")
+
+    def layer_widths(self) -> tuple[int, ...]:
+        return self.config.widths()
+
+    def groups(self) -> list[nn.Module]:
+        return [self.embedding, *self.rnns]
+
+    def purpose(self, purpose: Purpose, drop_mult: float | None = None) -> None:
+        """Dropouts and way of reading for `purpose`; `drop_mult` in place of the config's."""
+        config, self.active = self.config, purpose
+        if purpose == "language_model":
+            mult = config.language_model_drop_mult if drop_mult is None else drop_mult
+            rates = config.language_model.times(mult)
+        else:
+            rates = config.task.times(config.task_drop_mult if drop_mult is None else drop_mult)
+        self.embedding.word_p, self.embedding.input_p = rates.embedding, rates.input
+        for block in self._layers():
+            block.lstm.p = rates.weight
+            block.output_p = rates.hidden
+        self._layers()[-1].output_p = 0.0  # the output dropout belongs to the head
+        self.output_p = rates.output
+
+    @property
+    def embedding_weight(self) -> Tensor:
+        """(V, D), also the weight of the tied decoder: word dropout never touches it."""
+        return self.embedding.weight
+
+    @property
+    def decoder_bias(self) -> Tensor:
+        """(V,), of the tied decoder."""
+        return self.embedding.decoder_bias
+
+    def forward(self, batch: Batch, carry: Carry | None = None) -> Encoded:
+        if self.active == "task":
+            return self._documents(batch, carry)
+        layers, after = self._read(batch.ids, carry or self._start(len(batch.ids)))
+        layers = _blank(layers, batch.mask)
+        return Encoded(layers, batch.mask, concat_pool(layers[-1], batch.mask), after)
+
+    def _layers(self) -> list[LayerBlock]:
+        return [block for block in self.rnns if isinstance(block, LayerBlock)]
+
+    def _start(self, rows: int) -> Carry:
+        return tuple(block.lstm.start(rows) for block in self._layers())
+
+    def _read(self, ids: Tensor, carry: Carry) -> tuple[list[Tensor], Carry]:
+        """One call: (N, T) -> L + 1 × (N, T, D_l) and the state after it."""
+        x = self.embedding(ids)  # (N, T, D)
+        layers, after = [x], []
+        for block, state in zip(self._layers(), carry, strict=True):
+            h, x, state = block(x, state)  # (N, T, D_l)
+            layers.append(h)
+            after.append(state)
+        return layers, tuple(after)
+
+    def _documents(self, batch: Batch, carry: Carry | None) -> Encoded:
+        ids, lengths, bptt = batch.ids, batch.lengths, self.config.bptt
+        carry = carry or self._start(len(ids))
+        skipped = (lengths - self.config.max_len).clamp(min=0)  # (N,) tokens only read
+        longest = int(skipped.max())
+        if longest:
+            cuts = sorted({*skipped.tolist(), *range(bptt, longest, bptt)} - {0})
+            with torch.no_grad():
+                early, carry = self._sweep(ids, skipped, carry, cuts)
+            ids = ids.gather(1, _shift(ids, skipped))  # (N, T) the kept tokens moved to the left
+        kept = lengths - skipped  # (N,)
+        width = int(kept.max())
+        layers, after = self._sweep(ids, kept, carry, [*range(bptt, width, bptt), width])
+        mask = torch.arange(width, device=ids.device) < kept[:, None]  # (N, K)
+        layers = _blank(layers, mask)
+        summary = concat_pool(layers[-1], mask)
+        if longest:
+            layers = [_join(a, b, skipped, batch.mask) for a, b in zip(early, layers, strict=True)]
+        return Encoded(tuple(layers), batch.mask, summary, after if bool(batch.mask.all()) else None)
+
+    def _sweep(
+        self, ids: Tensor, lengths: Tensor, carry: Carry, cuts: Sequence[int]
+    ) -> tuple[list[Tensor], Carry]:
+        """Rows from left to right in chunks that end at `cuts`; each row leaves at the first cut past its end.
+
+        Returns L + 1 × (N, cuts[-1], D_l) and, for rows that end at a cut, the exact state there.
+        """
+        order = lengths.argsort(descending=True, stable=True)
+        back = order.argsort()
+        ids, left = ids[order], lengths[order].tolist()
+        carry = _pick(carry, order)
+        chunks: list[list[Tensor]] = []
+        done: list[Carry] = []  # states of rows that have left, longest first
+        begin = 0
+        for end in cuts:
+            live = sum(length > begin for length in left)
+            done.insert(0, _part(carry, slice(live, None)))
+            layers, carry = self._read(ids[:live, begin:end], _part(carry, slice(0, live)))
+            chunks.append([F.pad(h, (0, 0, 0, 0, 0, len(ids) - live)) for h in layers])  # (N, t, D_l)
+            begin = end
+        joined = [torch.cat(parts, dim=1).index_select(0, back) for parts in zip(*chunks, strict=True)]
+        states = [carry, *done]
+        whole = tuple(
+            (torch.cat([s[l][0] for s in states], dim=1), torch.cat([s[l][1] for s in states], dim=1))
+            for l in range(len(carry))
+        )
+        return joined, _pick(whole, back)
+
+
+def _part(carry: Carry, rows: slice) -> Carry:
+    """The state of some rows, cut from its history."""
+    return tuple((h[:, rows].detach(), c[:, rows].detach()) for h, c in carry)
+
+
+def _pick(carry: Carry, order: Tensor) -> Carry:
+    return tuple((h[:, order], c[:, order]) for h, c in carry)
+
+
+def _blank(layers: Sequence[Tensor], mask: Tensor) -> tuple[Tensor, ...]:
+    """Zeros at padding."""
+    if bool(mask.all()):
+        return tuple(layers)
+    return tuple(h * mask.unsqueeze(-1) for h in layers)
+
+
+def _shift(ids: Tensor, by: Tensor) -> Tensor:
+    """Columns that move each row `by` places to the left: (N, T)."""
+    columns = torch.arange(ids.shape[1], device=ids.device) + by[:, None]
+    return columns.clamp(max=ids.shape[1] - 1)
+
+
+def _join(early: Tensor, late: Tensor, skipped: Tensor, mask: Tensor) -> Tensor:
+    """What was only read, (N, P, D), followed in each row by what was kept, (N, K, D): (N, T, D)."""
+    t = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)  # (N, T)
+    late_at = (t - skipped[:, None]).clamp(0, late.shape[1] - 1) + early.shape[1]
+    at = torch.where(t < skipped[:, None], t.clamp(max=early.shape[1] - 1), late_at)
+    both = torch.cat((early, late), dim=1)  # (N, P + K, D)
+    return both.gather(1, at[..., None].expand(-1, -1, both.shape[-1])) * mask.unsqueeze(-1)

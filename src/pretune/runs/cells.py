@@ -1,0 +1,254 @@
+"""Cells: one training of a comparison each, measured, kept on disk, never run twice."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from pretune.data.samples import Sample
+from pretune.data.splits import split, subsample, without_leaks
+from pretune.runs.comparison import Contender, Row
+from pretune.runs.files import write_json
+
+if TYPE_CHECKING:
+    from pretune.runs.starts import Start
+    from pretune.runs.trained import Trained
+    from pretune.tasks.classification import Classification
+
+FORMAT = 1  # of a cell's file
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a contender is trained: all that its numbers depend on beside data, size and seed."""
+
+    contender: Contender
+    recipe: Mapping[str, Any]  # of the recipe, or of TfIdfConfig
+    folder: Path | None = None  # a pretrained folder; from scratch only its codec and sizes are taken
+    fingerprint: str = ""  # of what the folder holds, or of all that it will be made from
+    task: Mapping[str, Any] = field(default_factory=dict)  # options of the head
+    fitting: Mapping[str, Any] = field(default_factory=dict)  # device, precision, patience, …
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training."""
+
+    setting: Setting
+    size: int  # labels, those for validation included
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """method/recipe/start/size/seed: what `--only` matches."""
+        return "/".join(map(str, (*self.setting.contender, self.size, self.seed)))
+
+
+@dataclass(frozen=True)
+class Data:
+    """What every cell sees: the pool that is drawn from, and the test samples."""
+
+    pool: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+    kind: str  # one, many, number
+    valid_share: float
+
+    def drawn(self, size: int, seed: int) -> tuple[list[Sample], list[Sample]]:
+        """(train, valid) of a seed: the same for every contender, and smaller sizes inside larger ones."""
+        chosen = subsample(self.pool, size, seed)
+        rest, valid = split(chosen, self.valid_share, seed)
+        return without_leaks(rest, valid)[0], valid
+
+    @cached_property
+    def labels(self) -> str:
+        """A fingerprint of the names that golds may have."""
+        golds = {str(s.gold) for s in self.pool} if self.kind != "number" else set()
+        return digest([self.kind, sorted(golds)])
+
+
+def digest(value: object) -> str:
+    """12 hex digits that depend on plain values alone."""
+    text = json.dumps(value, sort_keys=True, default=str, ensure_ascii=False)
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
+
+
+def slug(text: str) -> str:
+    """A name as part of a file's."""
+    return re.sub(r"[^\w.]+", "-", text).strip("-.").lower() or "x"
+
+
+def cell_id(cell: Cell, data: Data) -> str:
+    """A readable name that changes with everything the cell's numbers depend on."""
+    from pretune.runs.measure import fingerprint
+
+    train, valid = data.drawn(cell.size, cell.seed)
+    setting = cell.setting
+    depends = [
+        FORMAT,
+        setting.contender,
+        setting.recipe,
+        setting.fingerprint,
+        setting.task,
+        setting.fitting,
+        cell.size,
+        cell.seed,
+        data.labels,
+        *map(fingerprint, (train, valid, data.test)),
+    ]
+    names = [*map(slug, setting.contender), str(cell.size), f"seed{cell.seed}"]
+    return "-".join([*names, digest(depends)])
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a cell found, as its file says it."""
+
+    id: str
+    row: Row
+    metric: str
+    validation: dict[str, float]
+    golds: list[Any]
+    predicted: list[Any]  # a label, several, or a number for each test sample
+    chances: list[float]  # the probability of the gold label; empty where there is none
+    history: list[dict[str, Any]]
+    threads: int
+    command: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**self.__dict__, "row": dict(self.row.__dict__)}
+
+    @classmethod
+    def read(cls, path: Path) -> Finished | None:
+        """What an earlier run left; None if there is nothing or it is no longer readable."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            return cls(**{**values, "row": Row(**values["row"])})
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
+            return None
+
+
+def run_cell(
+    cell: Cell, data: Data, out: Path, model: Path | None, command: str, record: bool = True
+) -> Finished:
+    """Train, answer the test samples, `record` it in out/cells/<id>.json; `model` says where to save it."""
+    import torch
+
+    from pretune.runs.measure import Measure
+    from pretune.runs.run import report
+
+    name = cell_id(cell, data)
+    train, valid = data.drawn(cell.size, cell.seed)
+    with Measure() as cost:
+        trained, validation, history = _train(cell, data, train, valid)
+    began = perf_counter()
+    answers = trained.answers(data.test)
+    speed = len(data.test) / max(perf_counter() - began, 1e-9)
+    golds = [sample.gold for sample in data.test]
+    scores = {name: _finite(value) for name, value in trained.task.score(golds, answers).items()}
+    row = Row(
+        *cell.setting.contender,
+        cell.size,
+        cell.seed,
+        scores[trained.task.metric],
+        scores,
+        round(cost.seconds, 4),
+        cost.peak_memory_bytes,
+        trained.parameters,
+        round(speed, 2),
+    )
+    finished = Finished(
+        name,
+        row,
+        trained.task.metric,
+        {name: _finite(value) for name, value in validation.items()},
+        [list(gold) if isinstance(gold, tuple) else gold for gold in golds],
+        [_said(answer) for answer in answers],
+        [round(answer.scores.get(gold, 0.0), 6) for gold, answer in zip(golds, answers, strict=True)]
+        if data.kind == "one"
+        else [],
+        [{name: _plain(x) for name, x in epoch.items()} for epoch in history],
+        torch.get_num_threads(),
+        command,
+    )
+    if model is not None:
+        config = {"recipe": dict(cell.setting.recipe), "size": cell.size, "valid_share": data.valid_share}
+        info = {"command": command, "seed": cell.seed, "validation": finished.validation, "cell": name}
+        trained.save(model, report(cost, scores, config, info))
+    if record:
+        write_json(cell_path(out, name), finished.to_dict())
+    return finished
+
+
+def cell_path(out: Path, name: str) -> Path:
+    return out / "cells" / f"{name}.json"
+
+
+def _train(
+    cell: Cell, data: Data, train: Sequence[Sample], valid: Sequence[Sample]
+) -> tuple[Trained, Mapping[str, float], Sequence[Mapping[str, Any]]]:
+    from pretune.config import build, update
+    from pretune.recipes.base import Recipe
+    from pretune.runs import tfidf
+    from pretune.runs.run import TABLES, finetune
+    from pretune.training.loop import Fitting
+
+    setting, task = cell.setting, task_of(cell.setting, data, train)
+    if setting.contender.method == "tfidf":
+        config = build(tfidf.TfIdfConfig, setting.recipe, "tfidf")
+        model, scores = tfidf.fit(task, train, valid, config)
+        return model, scores, []
+    recipe = build(Recipe, setting.recipe, "recipe", TABLES)  # type: ignore[type-abstract]
+    fitting = update(Fitting(seed=cell.seed, quiet=True), setting.fitting, "fitting")
+    trained, fitted = finetune(_start(cell), task, recipe, train, valid, fitting)
+    return trained, fitted.best, fitted.history
+
+
+def task_of(setting: Setting, data: Data, train: Sequence[Sample]) -> Classification:
+    """The names of labels come from the pool, the scale of numbers from the samples drawn."""
+    from pretune.tasks.classification import Classification
+
+    samples = train if data.kind == "number" else data.pool
+    return Classification.of(samples, data.kind, **setting.task)  # type: ignore[arg-type]
+
+
+def _start(cell: Cell) -> Start | list[Start]:
+    """The folder's encoder; from scratch the same encoder with fresh weights."""
+    from dataclasses import replace
+
+    from pretune.runs.run import load_start
+    from pretune.runs.starts import fresh
+
+    assert cell.setting.folder is not None
+    start = load_start(cell.setting.folder)
+    if cell.setting.contender.start != "scratch":
+        return start
+
+    def anew(old: Start) -> Start:
+        return replace(old, encoder=fresh(old.method, old.encoder_config, old.codec, cell.seed))
+
+    return [anew(one) for one in start] if isinstance(start, list) else anew(start)
+
+
+def _said(answer: Any) -> Any:
+    if answer.labels is not None:
+        return list(answer.labels)
+    return answer.label if answer.label is not None else answer.value
+
+
+def _finite(value: float) -> float:
+    """A score that is not defined, such as the correlation of a constant, counts as 0."""
+    value = float(value)
+    return value if value == value and abs(value) != float("inf") else 0.0
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None
+    return value

@@ -1,0 +1,132 @@
+"""Running a comparison's work: here, or in several processes; what is made once comes before what needs it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from typing import Any, Protocol
+
+from pretune.errors import UserError
+from pretune.runs.cells import Cell, Data, Finished, run_cell
+from pretune.runs.prepare import Preparation, facts, made, prepare
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell to be run, and what must be made before it."""
+
+    cell: Cell
+    needs: Preparation | None
+    model: Path | None
+    command: str
+
+
+class Watch(Protocol):
+    """Who wants to know how far a comparison is."""
+
+    def preparing(self, name: str) -> None: ...
+
+    def prepared(self, name: str, seconds: float) -> None: ...
+
+    def finished(self, cell: Finished) -> None: ...
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def execute(jobs: Sequence[Job], data: Data, out: Path, workers: int, watch: Watch) -> None:
+    """Run everything; each cell is on disk as soon as it is over."""
+    if workers == 1:
+        _here(jobs, data, out, watch)
+    elif jobs:
+        _spread(jobs, data, out, workers, watch)
+
+
+def _here(jobs: Sequence[Job], data: Data, out: Path, watch: Watch) -> None:
+    for job in jobs:
+        if job.needs is not None and not made(job.needs.folder(out)):
+            watch.preparing(job.needs.name)
+            prepare(job.needs, job.needs.folder(out))
+            watch.prepared(job.needs.name, facts(job.needs.folder(out))["seconds"])
+        watch.finished(run_cell(job.cell, data, out, job.model, job.command))
+
+
+def _spread(jobs: Sequence[Job], data: Data, out: Path, workers: int, watch: Watch) -> None:
+    waiting: dict[str, list[Job]] = {}
+    first: dict[str, Preparation] = {}
+    ready = []
+    for job in jobs:
+        if job.needs is None or made(job.needs.folder(out)):
+            ready.append(job)
+        else:
+            waiting.setdefault(job.needs.fingerprint, []).append(job)
+            first[job.needs.fingerprint] = job.needs
+    threads = max(1, cores() // max(1, min(workers, len(first))))  # nothing else runs long while starts are made
+    with _pool(workers, data, out) as submit:
+        running: dict[Future[Any], Preparation | None] = {}
+        for preparation in first.values():
+            watch.preparing(preparation.name)
+            running[submit(prepare, preparation, preparation.folder(out), threads)] = preparation
+        running |= {submit(_run, job): None for job in ready}
+        while running:
+            over, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in over:
+                preparation, result = running.pop(future), future.result()
+                if preparation is None:
+                    watch.finished(result)
+                    continue
+                watch.prepared(preparation.name, facts(preparation.folder(out))["seconds"])
+                running |= {submit(_run, job): None for job in waiting[preparation.fingerprint]}
+
+
+@contextmanager
+def _pool(workers: int, data: Data, out: Path) -> Iterator[Callable[..., Future[Any]]]:
+    """Fresh processes; whatever ends the block early ends them too."""
+    before = set(multiprocessing.active_children())
+    threads = max(1, cores() // workers)
+    pool = ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(data, out, threads)
+    )
+    try:
+        yield pool.submit
+    except BaseException as error:
+        for process in set(multiprocessing.active_children()) - before:
+            process.terminate()
+        if isinstance(error, BrokenProcessPool):
+            raise UserError(
+                "a worker process died, perhaps for want of memory (or the script that compares has no "
+                "`if __name__ == '__main__':`); finished cells are kept: try again with fewer --jobs"
+            ) from None
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_given: dict[str, Any] = {}  # of a worker process: what every cell needs, sent once
+
+
+def _begin(data: Data, out: Path, threads: int) -> None:
+    """First thing in a worker: its share of the cores; Ctrl-C and the parent's end are the parent's to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    import torch
+
+    torch.set_num_threads(threads)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    _given.update(data=data, out=out)
+
+
+def _run(job: Job) -> Finished:
+    return run_cell(job.cell, _given["data"], _given["out"], job.model, job.command)

@@ -1,0 +1,192 @@
+"""Predictor: a saved folder that answers; and how well it does so on a labelled file."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pretune.data.readers import LabelKind, read_samples
+from pretune.data.samples import Sample, sample
+from pretune.errors import UserError
+from pretune.metrics.bootstrap import interval, interval_of
+from pretune.metrics.classification import confusion
+from pretune.runs.folders import RUN
+from pretune.runs.run import load_trained
+from pretune.runs.trained import Ensemble, Trained, TrainedModel
+from pretune.tasks.base import Answer, Task
+from pretune.training.devices import find_device
+
+Question = str | tuple[str, ...] | list[str] | Mapping[str, Any] | Sample
+TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+
+
+@dataclass
+class Predictor:
+    """A model that has learned a task.
+
+    predictor = Predictor.load("stars")
+    predictor.answer(["I loved it", "Never again"])[0].label
+    """
+
+    model: Trained
+    text_columns: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str = "auto") -> Predictor:
+        """What `finetune` or `compare` left in `folder`."""
+        folder = Path(folder)
+        model = load_trained(folder)
+        place = find_device(device)
+        for one in model.members.values() if isinstance(model, Ensemble) else [model]:
+            if isinstance(one, TrainedModel):
+                one.model.to(place)
+        return cls(model, tuple(trained_on(folder).get("text", ())))
+
+    @property
+    def task(self) -> Task:
+        return self.model.task
+
+    def answer(self, samples: Question | Sequence[Question], batch_size: int = 64) -> list[Answer]:
+        """One answer a sample, in order. A sample is a text, a tuple of texts, a dict as in a jsonl file.
+
+        A single text, dict or `Sample` is taken as a list of one; a tuple of two texts is one pair.
+        """
+        single = isinstance(samples, (str, tuple, Mapping, Sample))
+        questions: Sequence[Any] = [samples] if single else samples  # type: ignore[assignment]
+        return self.model.answers([self._sample(question) for question in questions], batch_size)
+
+    def _sample(self, question: Any) -> Sample:
+        if isinstance(question, Sample):
+            return question
+        if isinstance(question, str):
+            return sample(question)
+        if isinstance(question, Mapping):
+            question = self._columns(question)
+        if isinstance(question, (tuple, list)) and question and all(isinstance(x, str) for x in question):
+            return sample(*question)
+        raise UserError(f"a sample is a text, several texts, or a dict of them, not {question!r:.80}")
+
+    def _columns(self, row: Mapping[str, Any]) -> list[Any]:
+        wanted = self.text_columns if all(name in row for name in self.text_columns) else ()
+        wanted = wanted or (("text",) if "text" in row else ())
+        if not wanted:
+            names = ", ".join(self.text_columns or ("text",))
+            raise UserError(f"a dict needs the text under {names}; this one has {', '.join(map(str, row))}")
+        return [row[name] for name in wanted]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How well a model did on labelled samples."""
+
+    samples: int
+    scores: dict[str, float]
+    intervals: dict[str, tuple[float, float]]  # 95 % bootstrap
+    confusion: tuple[list[str], list[list[int]]] | None  # labels; counts, golds down, answers across
+    notes: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        table = {"labels": self.confusion[0], "counts": self.confusion[1]} if self.confusion else None
+        plain = {"samples": self.samples, "scores": self.scores, "intervals": self.intervals}
+        return plain | {"confusion": table}
+
+
+def evaluate(
+    folder: str | Path,
+    file: str | Path,
+    *,
+    text: Sequence[str] = (),
+    label: Sequence[str] = (),
+    kind: LabelKind | None = None,
+    label_separator: str | None = None,
+    format: str | None = None,  # noqa: A002, the option's name
+    encoding: str = "utf-8",
+    batch_size: int = 64,
+    device: str = "auto",
+) -> Evaluation:
+    """Score the model in `folder` on a labelled file, read with the columns it was trained with."""
+    folder, file = Path(folder), Path(file)
+    predictor = Predictor.load(folder, device)
+    before = trained_on(folder) if _is_table(file, format) else {}
+    found = read_samples(
+        file,
+        text=text or before.get("text", ()),
+        label=label or before.get("label", ()),
+        kind=kind or getattr(predictor.task, "kind", None),
+        label_separator=label_separator or before.get("label_separator"),
+        format=format,
+        encoding=encoding,
+    )
+    return evaluation(predictor.model, found.samples, found.notes, batch_size)
+
+
+def evaluation(
+    model: Trained, samples: Sequence[Sample], notes: Sequence[str] = (), batch_size: int = 64
+) -> Evaluation:
+    """Score `model` on labelled samples."""
+    answers = model.answers(samples, batch_size)
+    golds = [sample.gold for sample in samples]
+    said = [answer.label for answer in answers]
+    table = None
+    notes = list(notes)
+    if all(isinstance(label, str) for label in said):
+        labels = tuple(getattr(model.task, "labels", ()))
+        names, counts = confusion(golds, [str(label) for label in said], labels)
+        table = names, counts.tolist()
+        if unseen := sorted(set(golds) - set(labels)):
+            notes.append(f"labels that the model never saw count as errors: {', '.join(unseen[:8])}")
+    scores = model.task.score(golds, answers)
+    intervals = {name: _interval(model.task, name, golds, answers) for name in scores}
+    return Evaluation(len(samples), scores, intervals, table, notes)
+
+
+def _interval(
+    task: Task, metric: str, golds: Sequence[Any], answers: Sequence[Answer]
+) -> tuple[float, float]:
+    if metric == "accuracy":  # a mean of examples: a thousand times cheaper
+        return interval([gold == answer.label for gold, answer in zip(golds, answers, strict=True)])
+    score: Callable[[Sequence[Any], Sequence[Any]], float] = lambda g, a: task.score(g, a)[metric]  # noqa: E731
+    return interval_of(score, golds, [answers])
+
+
+def read_input(
+    folder: Path,
+    source: str,
+    text: Sequence[str],
+    format: str | None,
+    encoding: str,
+) -> tuple[list[Sample], list[str]]:
+    """Unlabelled samples of a file, or of stdin for "-", every one kept in order; and notes."""
+    if source == "-":
+        with tempfile.TemporaryDirectory() as place:
+            file = Path(place) / f"stdin.{format or 'txt'}"
+            file.write_bytes(sys.stdin.buffer.read())
+            return read_input(folder, str(file), text, format, encoding)
+    file = Path(source)
+    if not text and _is_table(file, format):
+        text = trained_on(folder).get("text", ())
+    found = read_samples(file, text=text, format=format, encoding=encoding, labelled=False)
+    return found.samples, found.notes
+
+
+def trained_on(folder: Path) -> dict[str, Any]:
+    """What run.json says of the columns that the model learned from; empty where it says nothing."""
+    path = folder / RUN
+    if not path.is_file():
+        return {}
+    try:
+        data = json.loads(path.read_text("utf-8")).get("data", {})
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
+        raise UserError(f"{path}: {error}") from None
+    return data if isinstance(data, dict) else {}
+
+
+def _is_table(file: Path, format: str | None) -> bool:  # noqa: A002
+    if format is not None:
+        return f".{format}" in TABLES
+    return any(ending in TABLES for ending in file.suffixes[-2:])

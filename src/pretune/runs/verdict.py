@@ -1,0 +1,301 @@
+"""From finished cells to a verdict: ranking, tests, the choice by validation, and what to recommend."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+
+from pretune.metrics.bootstrap import interval, interval_of, mcnemar, paired_bootstrap, paired_bootstrap_of
+from pretune.metrics.classification import confusion, macro_f1, micro_f1
+from pretune.metrics.regression import mae, pearson, rmse, spearman
+from pretune.runs.cells import Finished
+from pretune.runs.comparison import (
+    Choice,
+    Comparison,
+    Contender,
+    Hard,
+    Rank,
+    Test,
+    bytes_text,
+    contender_names,
+    count_text,
+    p_text,
+    seconds_text,
+    style,
+)
+
+METRICS = {f.__name__: f for f in (micro_f1, macro_f1, pearson, spearman, mae, rmse)}
+RESAMPLES = 10_000  # of paired tests: the smallest p is 2 / 10,001
+HARDEST = 12
+LONGEST = 400  # characters of a hard sample that are shown
+
+Groups = Mapping[tuple[Contender, int], list[Finished]]
+
+
+def groups(finished: Sequence[Finished]) -> Groups:
+    """The seeds of each contender at each size."""
+    found: dict[tuple[Contender, int], list[Finished]] = defaultdict(list)
+    for one in finished:
+        found[one.row.contender, one.row.size].append(one)
+    return {key: sorted(cells, key=lambda cell: cell.row.seed) for key, cells in found.items()}
+
+
+def judge(
+    finished: Sequence[Finished],
+    texts: Sequence[str],
+    task: str,
+    data: dict[str, Any],
+    titles: Mapping[str, str],
+    higher_is_better: bool = True,
+) -> Comparison:
+    """Everything that can be said of the cells; notes, commands and versions are the caller's."""
+    all_groups, metric = groups(finished), finished[0].metric
+    sign = 1 if higher_is_better else -1
+    ranking: list[Rank] = []
+    tests: list[Test] = []
+    sizes = sorted({size for _, size in all_groups}, reverse=True)
+    for size in sizes:
+        here = {who: cells for (who, at), cells in all_groups.items() if at == size}
+        found, ranked = rank(here, metric, sign, size)
+        ranking += ranked
+        tests = tests or found
+    largest = {who: cells for (who, size), cells in all_groups.items() if size == sizes[0]}
+    best = choose(largest, metric, sign)
+    chosen = next(c for c in largest[best.contender] if c.row.seed == best.seed)
+    order = {(r.contender, r.size): i for i, r in enumerate(ranking)}
+    rows = sorted((f.row for f in finished), key=lambda row: (order[row.contender, row.size], row.seed))
+    comparison = Comparison(
+        task,
+        metric,
+        data,
+        rows,
+        ranking,
+        "",
+        {},
+        higher_is_better,
+        dict(titles),
+        best,
+        tests,
+        _confusion(chosen, data),
+        hardest(largest, texts, data["kind"]),
+        _validation(all_groups, metric),
+    )
+    return Comparison(**{**comparison.__dict__, "recommendation": recommend(comparison)})
+
+
+def rank(
+    here: Mapping[Contender, list[Finished]], metric: str, sign: int, size: int
+) -> tuple[list[Test], list[Rank]]:
+    """The contenders of one size, best first, each tested against the best."""
+    means = {who: fmean(cell.row.score for cell in cells) for who, cells in here.items()}
+    order = sorted(here, key=lambda who: -sign * means[who])
+    best, tests = order[0], []
+    for who in order[1:]:
+        p = _paired(here[best], here[who], metric)
+        exact = mcnemar(_mostly_right(here[best]), _mostly_right(here[who])) if metric == "accuracy" else None
+        tests.append(Test(*who, means[best] - means[who], p, exact, p))
+    corrected = holm([test.p_bootstrap for test in tests])
+    tests = [Test(**{**t.__dict__, "p_holm": p}) for t, p in zip(tests, corrected, strict=True)]
+    ranks = []
+    for who, p_value in zip(order, [None, *corrected], strict=True):
+        scores = [cell.row.score for cell in here[who]]
+        spread = stdev(scores) if len(scores) > 1 else 0.0
+        ranks.append(Rank(*who, size, means[who], spread, *_interval(here[who], metric), p_value))
+    return tests, ranks
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Holm (1979): the k-th smallest of n times n - k + 1, never falling, at most 1."""
+    corrected, highest = [0.0] * len(values), 0.0
+    for place, i in enumerate(sorted(range(len(values)), key=lambda i: values[i])):
+        highest = max(highest, min(1.0, (len(values) - place) * values[i]))
+        corrected[i] = highest
+    return corrected
+
+
+def choose(largest: Mapping[Contender, list[Finished]], metric: str, sign: int = 1) -> Choice:
+    """By validation data alone: the best mean, and the best seed of that contender."""
+    means = {who: fmean(cell.validation[metric] for cell in cells) for who, cells in largest.items()}
+    who = max(means, key=lambda one: sign * means[one])
+    cell = max(largest[who], key=lambda one: sign * one.validation[metric])
+    return Choice(*who, cell.row.size, cell.row.seed, means[who])
+
+
+def hardest(largest: Mapping[Contender, list[Finished]], texts: Sequence[str], kind: str) -> list[Hard]:
+    """Test samples that most trainings get wrong; among equals, those with the greatest loss."""
+    cells = [cell for of_contender in largest.values() for cell in of_contender]
+    golds = cells[0].golds
+    if kind == "number":
+        errors = np.abs(np.array([cell.predicted for cell in cells]) - np.array(golds))  # (cells, samples)
+        means = np.mean([cell.predicted for cell in cells], 0)
+        return [
+            Hard(_short(texts[i]), f"{golds[i]:g}", f"answered {means[i]:.3g} on average", len(cells), len(cells))
+            for i in np.argsort(-errors.mean(0), kind="stable")[:HARDEST]
+        ]
+    wrong = np.array([[p != g for p, g in zip(c.predicted, golds, strict=True)] for c in cells])
+    losses = np.zeros(len(golds))
+    for cell in cells:
+        if cell.chances:
+            losses -= np.log(np.maximum(cell.chances, 1e-6))
+    order = sorted(range(len(golds)), key=lambda i: (-wrong[:, i].sum(), -losses[i], i))[:HARDEST]
+    return [_hard(i, cells, int(wrong[:, i].sum()), texts[i]) for i in order if wrong[:, i].any()]
+
+
+def _hard(i: int, cells: Sequence[Finished], wrong: int, text: str) -> Hard:
+    gold = cells[0].golds[i]
+    said = Counter(_names(cell.predicted[i]) for cell in cells if cell.predicted[i] != gold)
+    most, times = said.most_common(1)[0]
+    how = f"answered {most} by {times} of {len(cells)} trainings"
+    return Hard(_short(text), _names(gold), how, wrong, len(cells))
+
+
+def recommend(comparison: Comparison) -> str:
+    """Plain sentences: what to use, how sure that is, from how many labels, at which cost."""
+    assert comparison.best is not None
+    best, say, top = comparison.best.contender, style(comparison.metric), comparison.top()
+    names, size = contender_names(comparison.contenders, comparison.titles), comparison.sizes[-1]
+    mine = comparison.rank(best, size)
+    assert mine is not None
+    metric = comparison.metric.replace("_", " ")
+    sentences = [
+        f"Use {names[best]}: {say(mine.mean)} {metric} with {size:,} labels{_lead(comparison, names)}."
+    ]
+    if top[0].contender != best:
+        sentences.append(
+            f"Validation data chose it; on the test data {names[top[0].contender]} has {say(top[0].mean)} "
+            f"({'no significant difference, ' if (mine.p_value or 1) >= 0.05 else ''}p {_p(mine.p_value)})."
+        )
+    sentences += _from_size(comparison, best) + _fewer(comparison, names) + _cheaper(comparison, names)
+    cost = {
+        what: comparison.cost(best, size, what)
+        for what in ("train_seconds", "peak_memory_bytes", "predictions_per_second")
+    }
+    sentences.append(
+        f"One training takes {seconds_text(cost['train_seconds'])} and {bytes_text(cost['peak_memory_bytes'])} "
+        f"of memory; it answers {count_text(cost['predictions_per_second'])} samples a second."
+    )
+    return " ".join(sentences)
+
+
+def _lead(comparison: Comparison, names: Mapping[Contender, str]) -> str:
+    """How far before the second, where the chosen one is first."""
+    top, say = comparison.top(), style(comparison.metric)
+    assert comparison.best is not None
+    if len(top) < 2 or top[0].contender != comparison.best.contender:
+        return ""
+    gap = abs(top[0].mean - top[1].mean)
+    points = f"{gap * say.scale:.{say.digits}f}" + (" points" if say.scale == 100 else "")
+    other, p = names[top[1].contender], top[1].p_value
+    if p is not None and p >= 0.05:
+        return f", not significantly better than {other} ({say(top[1].mean)}, p {_p(p)})"
+    word = "above" if comparison.higher_is_better else "below"
+    return f", {points} {word} {other} (p {_p(p)})"
+
+
+def _p(p: float | None) -> str:
+    said = p_text(p)
+    return said if said.startswith("<") else f"= {said}"
+
+
+def _from_size(comparison: Comparison, best: Contender) -> list[str]:
+    """From which size on it has led."""
+    firsts = {r.size: r.contender for r in reversed(comparison.ranking)}
+    leads = None
+    for size in reversed(comparison.sizes):
+        if firsts[size] != best:
+            break
+        leads = size
+    if leads is None or len(comparison.sizes) < 2:
+        return []
+    if leads == comparison.sizes[0]:
+        return [f"It leads at every size from {leads:,} labels on."]
+    names = contender_names(comparison.contenders, comparison.titles)
+    before = max(size for size in comparison.sizes if size < leads)
+    return [f"It leads from {leads:,} labels on; with {before:,} {names[firsts[before]]} does better."]
+
+
+def _fewer(comparison: Comparison, names: Mapping[Contender, str]) -> list[str]:
+    """How many labels it saves against the best that starts from nothing."""
+    assert comparison.best is not None
+    best, largest = comparison.best.contender, comparison.sizes[-1]
+    plain = [r for r in comparison.top() if r.start == "scratch"]
+    if not plain or best.start == "scratch":
+        return []
+    sign = 1 if comparison.higher_is_better else -1
+    for size in comparison.sizes[:-1]:
+        mine = comparison.rank(best, size)
+        if mine is not None and sign * mine.mean >= sign * plain[0].mean:
+            who = names[plain[0].contender]
+            return [f"With {size:,} labels it is already as good as {who} with {largest:,}."]
+    return []
+
+
+def _cheaper(comparison: Comparison, names: Mapping[Contender, str]) -> list[str]:
+    """A way that cannot be told from the best, for much less."""
+    assert comparison.best is not None
+    best, top, size = comparison.best.contender, comparison.top(), comparison.sizes[-1]
+    spent = comparison.cost(best, size, "train_seconds")
+    equal = [r.contender for r in top[1:] if (r.p_value or 0) >= 0.05 and r.contender != best]
+    equal += [top[0].contender] if top[0].contender != best and (_of(top, best) or 0) >= 0.05 else []
+    cheap = min(equal, key=lambda who: comparison.cost(who, size, "train_seconds"), default=None)
+    if cheap is None or comparison.cost(cheap, size, "train_seconds") * 3 > spent:
+        return []
+    times = spent / max(comparison.cost(cheap, size, "train_seconds"), 1e-3)
+    return [f"{names[cheap]} cannot be told from it on this test set and trains {times:,.0f} times as fast."]
+
+
+def _of(top: Sequence[Rank], who: Contender) -> float | None:
+    return next(r.p_value for r in top if r.contender == who)
+
+
+def _interval(cells: Sequence[Finished], metric: str) -> tuple[float, float]:
+    if metric == "accuracy":
+        return interval(_right(cells))
+    return interval_of(METRICS[metric], _items(cells[0].golds), [_items(c.predicted) for c in cells])
+
+
+def _paired(a: Sequence[Finished], b: Sequence[Finished], metric: str) -> float:
+    if metric == "accuracy":
+        return paired_bootstrap(_right(a), _right(b), resamples=RESAMPLES)
+    golds, of_a, of_b = _items(a[0].golds), *([_items(c.predicted) for c in cells] for cells in (a, b))
+    return paired_bootstrap_of(METRICS[metric], golds, of_a, of_b, resamples=1000)
+
+
+def _right(cells: Sequence[Finished]) -> list[list[int]]:
+    return [[int(p == g) for p, g in zip(c.predicted, c.golds, strict=True)] for c in cells]
+
+
+def _mostly_right(cells: Sequence[Finished]) -> list[bool]:
+    """Whether most seeds answer a sample rightly."""
+    return [2 * sum(column) > len(cells) for column in zip(*_right(cells), strict=True)]
+
+
+def _items(values: Sequence[Any]) -> list[Any]:
+    return [tuple(x) if isinstance(x, list) else x for x in values]
+
+
+def _confusion(chosen: Finished, data: Mapping[str, Any]) -> dict[str, Any] | None:
+    if data["kind"] != "one":
+        return None
+    labels, counts = confusion(chosen.golds, chosen.predicted, data["labels"])
+    return {"labels": labels, "counts": counts.tolist()}
+
+
+def _validation(all_groups: Groups, metric: str) -> list[dict[str, Any]]:
+    return [
+        {**who._asdict(), "size": size, "mean": fmean(cell.validation[metric] for cell in cells)}
+        for (who, size), cells in sorted(all_groups.items(), key=lambda pair: (-pair[0][1], pair[0][0]))
+    ]
+
+
+def _names(value: Any) -> str:
+    return ", ".join(map(str, value)) or "nothing" if isinstance(value, (list, tuple)) else str(value)
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST else text[: LONGEST - 1].rsplit(" ", 1)[0] + " …"

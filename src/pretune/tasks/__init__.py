@@ -1,0 +1,8 @@
+"""Tasks by name: the questions that models learn to answer."""
+
+from __future__ import annotations
+
+from pretune.tasks.base import Task
+from pretune.tasks.classification import Classification
+
+TASKS: dict[str, type[Task]] = {"classification": Classification}
