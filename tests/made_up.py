@@ -22,7 +22,17 @@ def made_up() -> Comparison:
             mean = base + gain * size_number / 3
             scores = [mean - 0.011, mean + 0.002, mean + 0.009]
             rows += [
-                Row(*who, size, seed, score, {"accuracy": score}, seconds * size / 1000, 400 << 20, 2_000_000, 800.0)
+                Row(
+                    *who,
+                    size,
+                    seed,
+                    score,
+                    {"accuracy": score},
+                    seconds * size / 1000,
+                    400 << 20,
+                    2_000_000,
+                    800.0,
+                )
                 for seed, score in enumerate(scores)
             ]
             p = None if who.method == "ulmfit" and who.start != "scratch" else 0.002
@@ -52,9 +62,27 @@ def made_up() -> Comparison:
         tests=[Test(*who, 0.05, 0.0004, 0.0002, 0.002) for who in CONTENDERS if who != best],
         confusion={"labels": ["negative", "positive"], "counts": [[780, 132], [211, 698]]},
         hardest=[
-            Hard("If you're <b>not</b> a fan, this might be like trying to eat Brussels sprouts.", "positive", "answered negative by 15 of 15 trainings", 15, 15),
-            Hard("A string of tautly | orchestrated episodes *that* never quite come together.", "negative", "answered positive by 14 of 15 trainings", 14, 15),
+            Hard(
+                "If you're <b>not</b> a fan, this might be like trying to eat Brussels sprouts.",
+                "positive",
+                "answered negative by 15 of 15 trainings",
+                15,
+                15,
+            ),
+            Hard(
+                "A string of tautly | orchestrated episodes *that* never quite come together.",
+                "negative",
+                "answered positive by 14 of 15 trainings",
+                14,
+                15,
+            ),
         ],
-        notes=["12 training texts that are also in the test data were removed.", "The column of labels was guessed: stars."],
-        commands=["pretune compare reviews.csv --text review --label stars --out report", "pretune finetune classification report/splits/1000-seed0.train.jsonl --seed 0 --out model"],
+        notes=[
+            "12 training texts that are also in the test data were removed.",
+            "The column of labels was guessed: stars.",
+        ],
+        commands=[
+            "pretune compare reviews.csv --text review --label stars --out report",
+            "pretune finetune classification report/splits/1000-seed0.train.jsonl --seed 0 --out model",
+        ],
     )

@@ -109,7 +109,7 @@ def test_a_malformed_file_is_one_clear_line(tmp_path, content, message):
 
 
 def test_a_cut_archive_or_a_missing_file_is_a_clear_error(tmp_path):
-    (tmp_path / "v.gz").write_bytes(gzip.compress(text_file(True) * 50)[:-20])
+    (tmp_path / "v.gz").write_bytes(gzip.compress(text_file(True))[:-20])
     with pytest.raises(UserError, match="cannot decompress"):
         read_vectors(tmp_path / "v.gz")
     (tmp_path / "v.xz").write_bytes(b"plain text")
@@ -136,7 +136,7 @@ def test_glove_is_read_as_published(shared):
     torch.testing.assert_close(the[:4].detach(), torch.tensor([0.418, 0.24968, -0.41242, 0.1217]))
     normed = torch.nn.functional.normalize(encoder.embedding.weight.detach(), dim=1)
     nearest = (normed @ normed[codec.vocab.ids["france"]]).topk(5).indices.tolist()
-    assert "germany" in {codec.vocab.words[i] for i in nearest}
+    assert {"paris", "italy"} <= {codec.vocab.words[i] for i in nearest}
 
 
 def test_a_text_does_not_feel_its_neighbours_or_padding():
@@ -216,8 +216,8 @@ def test_word2vec_brings_words_of_like_neighbours_together_and_its_loss_down():
 def test_adaptation_starts_from_the_vectors_that_are_there():
     _, encoder, _ = trained(Word2Vec())
     before = encoder.embedding.weight.detach().clone()
-    trained(Word2Vec(start="encoder", lr=1e-6, epochs=1), encoder=encoder)
-    torch.testing.assert_close(encoder.embedding.weight.detach(), before, atol=1e-4, rtol=0)
+    trained(Word2Vec(start="encoder", lr=1e-3, epochs=1), encoder=encoder)
+    torch.testing.assert_close(encoder.embedding.weight.detach(), before, atol=0.01, rtol=0)
     assert not torch.equal(encoder.embedding.weight, before)
 
 

@@ -37,6 +37,10 @@ class Aligned:
         place = self.starts[start] if start < len(self.text) else (self.ends[-1] if self.text else 0)
         return Span(place, place)
 
+    def spans(self, firsts: Iterable[int], lasts: Iterable[int]) -> list[Span]:
+        """The source characters of many stretches, each given by its first and its last character."""
+        return list(map(Span, map(self.starts.__getitem__, firsts), map(self.ends.__getitem__, lasts)))
+
     def sub(self, pattern: re.Pattern[str], rewrite: Rewrite) -> Aligned:
         """Every match replaced by its pieces. A piece that copies its characters keeps them one by one;
         in any other piece each character stands for the whole of them.

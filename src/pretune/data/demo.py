@@ -1,9 +1,9 @@
 """The built-in data set: which library does this passage of documentation come from?
 
-Every installation of pretune carries real text: the documentation strings of five scientific libraries that it
-depends on. They are read from the installed source, which is never imported, and cut into passages of prose in
-which names are masked (see `pretune.data.prose`). Nothing is downloaded, and the same versions of the libraries
-give the same data on every machine.
+Every installation of pretune carries real text: the documentation strings of five scientific libraries
+that it depends on. They are read from the installed source, which is never imported, and cut into passages
+of prose in which names are masked (see `pretune.data.prose`). Nothing is downloaded, and the same versions
+of the libraries give the same data on every machine.
 """
 
 from __future__ import annotations
@@ -35,10 +35,26 @@ SHORTEST = 24  # words of a labelled passage; unlabelled ones may be shorter
 # Tests, other people's code, generated files, what not every Python installs, and torch's machine room,
 # whose words nobody would mistake for another library's.
 SKIPPED = frozenset(
-    "__config__.py __pycache__ _appdirs.py _lib _testing _vendor _version.py conftest.py distutils extern externals "
-    "mpl-data test testing tests version.py".split()
+    (
+        "__config__.py",
+        "__pycache__",
+        "_appdirs.py",
+        "_lib",
+        "_testing",
+        "_vendor",
+        "_version.py",
+        "conftest.py",
+        "distutils",
+        "extern",
+        "externals",
+        "mpl-data",
+        "test",
+        "testing",
+        "tests",
+        "version.py",
+    )
 )
-SKIPPED_OF_TORCH = frozenset("ao bin distributed export fx include lib onnx share".split())
+SKIPPED_OF_TORCH = frozenset(("ao", "bin", "distributed", "export", "fx", "include", "lib", "onnx", "share"))
 
 # The comments and strings of Python source: one pass, ten times quicker than building syntax trees.
 LEXEME = re.compile(
@@ -79,9 +95,9 @@ class Passage(NamedTuple):
 def demo() -> Demo:
     """400 training and 150 test passages of each library, and the rest as unlabelled text.
 
-    No module is on both sides, and no module of the test is in the unlabelled text. Which modules are tested and
-    which passages are drawn depends on hashes of their names and texts alone. Raises UserError if a library is
-    not installed.
+    No module is on both sides, and no module of the test is in the unlabelled text. Which modules are tested
+    and which passages are drawn depends on hashes of their names and texts alone. Raises UserError if a
+    library is not installed.
     """
     passages = list(_distinct([document for label in LIBRARIES for document in _documents(label)]))
     train: list[Passage] = []
@@ -140,19 +156,19 @@ def _sources(folder: Path, skipped: frozenset[str], public: bool) -> Iterator[Pa
 
 def _distinct(documents: list[Document]) -> Iterator[Passage]:
     """Passages of the sentences that no other library has, each once; near copies count as copies."""
+    ends = [[edges(sentence) for sentence in document.sentences] for document in documents]
     owner: dict[str, str] = {}  # edge -> label, or "" where two libraries have it
-    for document in documents:
-        for edge in chain.from_iterable(map(edges, document.sentences)):
+    for document, pairs in zip(documents, ends, strict=True):
+        for edge in chain.from_iterable(pairs):
             if owner.setdefault(edge, document.label) != document.label:
                 owner[edge] = ""
     seen: set[str] = set()
-    for label, module, line, sentences in documents:
+    for (label, module, line, sentences), pairs in zip(documents, ends, strict=True):
         kept = []
-        for sentence in sentences:
-            ends = edges(sentence)
-            if seen.isdisjoint(ends) and all(owner[edge] for edge in ends):
+        for sentence, pair in zip(sentences, pairs, strict=True):
+            if seen.isdisjoint(pair) and all(owner[edge] for edge in pair):
                 kept.append(sentence)
-            seen.update(ends)
+            seen.update(pair)
         for text in packed(kept):
             yield Passage(text, label, module, line)
 

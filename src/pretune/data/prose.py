@@ -20,21 +20,21 @@ LEAD = re.compile(r"[-*+•]\s|\d+[.)]\s|:\w+ ?[\w ]*: ?|[*`]*\w+[*`]* ?(?:\([^(
 
 SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z`:*\"(])")
 ABBREVIATION = re.compile(
-    r"(?:\b(?:e\.g|i\.e|etc|vs|cf|al|fig|eq|eqs|resp|approx|sec|ref|no|w\.r\.t|dr)\.|\b[A-Z]\.)$", re.I
+    r"\W*(?:e\.g|i\.e|w\.r\.t|etc|vs|cf|al|figs?|eqs?|resp|approx|sec|ref|no|dr|[a-z])\.", re.I
 )
-QUOTED = re.compile(
-    r"(?::[\w:+-]+:`[^`]*`|``.+?``|`[^`]+`_{0,2})(?:\(\)|s\b)?|(?<!\w)\*{1,2}[\w -]+?\*{1,2}"
-)  # code, *args*
+# :func:`name`, ``code``, `name`, *args
+QUOTED = re.compile(r"(?::[\w:+-]+:`[^`]*`|``.+?``|`[^`]+`_{0,2})(?:\(\)|s\b)?|(?<!\w)\*{1,2}[\w -]+?\*{1,2}")
 CALL = re.compile(r"\b[\w.]+\([^() ][^()]*\)|\b[\w.]+\(\)")
 NAME = re.compile(
-    r"""(?x)
+    r"""
     (?i:\w*(?:torch|numpy|scipy|scikit|sklearn|matplotlib|pyplot|pylab)(?:[\w.-]*\w)?)
     | (?i:np|plt|mpl|ndarrays?|aten)(?:\.\w+)*
     | [A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+  # dotted.name
     | \w*[A-Za-z]_\w* | _\w+           # under_scored
     | [A-Za-z]*[a-z][A-Z]\w*            # CamelCase
     | [A-Za-z]+[0-9]\w*                 # float64
-    """
+    """,
+    re.VERBOSE,
 )
 PIECES = re.compile(r"((?:[^\w.]|\.(?!\w))+)")
 HYPHENATED = re.compile(r"(?i)[\w.]*scikits?-\w+")
@@ -53,9 +53,8 @@ def prose(docstring: str) -> list[str]:
     return [
         sentence
         for block in blocks(docstring)
-        if "." in block or "?" in block or "!" in block
-        for sentence in map(masked, sentences(block))
-        if is_prose(sentence)
+        for raw in sentences(block)
+        if raw.endswith((".", "!", "?")) and is_prose(sentence := masked(raw))
     ]
 
 
@@ -79,10 +78,11 @@ def blocks(docstring: str) -> Iterator[str]:
     block: list[str] = []
     at = 0  # the indent of the block's last line
     skipped: int | None = None  # lines deeper than this belong to a directive or a literal block
-    code = unread = hanging = False
+    code = unread = hanging = ruled = False
     lines = cleandoc(docstring).split("\n")
     for line, below in zip(lines, [*lines[1:], ""], strict=True):
         text = line.strip()
+        underline, ruled = ruled, UNDERLINE.match(below) is not None
         if not text:
             if block:
                 yield " ".join(block)
@@ -102,9 +102,9 @@ def blocks(docstring: str) -> Iterator[str]:
         code = code or text.startswith(">>>")
         if NO_PROSE.match(text):
             unread = True
-        elif UNDERLINE.match(below):
+        elif ruled:
             unread = False
-        elif code or unread or UNDERLINE.match(line):
+        elif code or unread or underline:
             pass
         elif text.startswith(".. "):
             skipped = None if ASIDE.match(text) else indent
@@ -122,7 +122,8 @@ def blocks(docstring: str) -> Iterator[str]:
 def sentences(block: str) -> Iterator[str]:
     start = 0
     for gap in SENTENCE.finditer(block):
-        if not ABBREVIATION.search(block, start, gap.start()):
+        last = block[block.rfind(" ", start, gap.start()) + 1 : gap.start()]
+        if not ABBREVIATION.fullmatch(last):
             yield block[start : gap.start()]
             start = gap.end()
     yield block[start:]
@@ -150,18 +151,22 @@ def masked_word(token: str) -> str:
 
 
 def is_prose(sentence: str) -> bool:
-    """A whole sentence that is mostly words."""
-    if sentence[-1:] not in (".", "!", "?") or not PLAIN.fullmatch(sentence):
+    """Mostly words, and no fragment."""
+    if not PLAIN.fullmatch(sentence):
         return False
     tokens = sentence.split()
-    words = [token for token in tokens if WORD.fullmatch(token.strip(".,;:!?()\"'"))]
     return (
         not FRAGMENT.match(sentence)
         and 4 <= len(tokens) <= LONGEST
         and not any(mark in sentence for mark in FOREIGN)
-        and len(words) >= 0.8 * len(tokens)
+        and sum(map(is_word, tokens)) >= 0.8 * len(tokens)
         and sum(MASK in token for token in tokens) <= 0.2 * len(tokens)
     )
+
+
+@cache
+def is_word(token: str) -> bool:
+    return WORD.fullmatch(token.strip(".,;:!?()\"'")) is not None
 
 
 def edges(sentence: str) -> tuple[str, str]:

@@ -19,6 +19,7 @@ RUN = re.compile(r"\S{1,%d}" % LONGEST)
 
 PUNCTUATION: Final = "…,:;!?¿؟¡()[]{}<>_#*&。？！，、；：～·।،۔؛٪"
 QUOTES: Final = "'\"”“`‘´’‚,„»«「」『』（）〔〕【】《》〈〉〈〉⟦⟧"
+SINGLE: Final = frozenset(PUNCTUATION + QUOTES + "—–")  # what is always cut off an end, one by one
 CURRENCY: Final = "$£€¥฿₽﷼₴₠₡₢₣₤₥₦₧₨₩₪₫₭₮₯₰₱₲₳₵₶₷₸₹₺₻₼₾₿"
 DOLLARS: Final = r"US\$|C\$|A\$"
 UNITS: Final = (
@@ -80,7 +81,7 @@ class Words:
     def __init__(self, language: str) -> None:
         self.name = "words"
         self.version = VERSION
-        self.described = f"built-in {'English' if language == 'en' else 'European'} rules"
+        self.described = f"words by built-in {'English' if language == 'en' else 'European'} rules"
         self.rules = rules(language)
         self._seen: dict[str, tuple[tuple[int, int], ...]] = {}
 
@@ -109,13 +110,15 @@ def _words(run: str, rules: Rules) -> list[str]:
     """spaCy's algorithm: known runs, else ends peeled until nothing changes, then the middle cut at infixes."""
     if run in rules.known:
         return list(rules.known[run])
+    if run.isalpha():
+        return [run]
     return _merged(_peeled(run, rules, rules.known), rules)
 
 
 def _peeled(run: str, rules: Rules, known: dict[str, tuple[str, ...]]) -> list[str]:
     head: list[str] = []
     tail: list[str] = []  # from the right
-    while run and run not in known:
+    while run and run not in known and not run.isalpha():
         before = _prefix(run, rules)
         if before and run[before:] in known:
             head.append(run[:before])
@@ -135,7 +138,7 @@ def _peeled(run: str, rules: Rules, known: dict[str, tuple[str, ...]]) -> list[s
         run = run[before : len(run) - after]
     if run in known:
         middle = list(known[run])
-    elif "." in run and rules.url.match(run):
+    elif run.isalpha() or ("." in run and rules.url.match(run)):
         middle = [run]
     else:
         middle = _cut(run, rules)
@@ -148,9 +151,10 @@ def _prefix(run: str, rules: Rules) -> int:
 
 
 def _suffix(run: str, rules: Rules) -> int:
-    dots = len(run) - len(run.rstrip("."))
-    if dots > 1:
-        return dots
+    if run.endswith(".."):
+        return len(run) - len(run.rstrip("."))
+    if run[-1:] in SINGLE and not run.endswith("……"):
+        return 1
     tail = run[-8:]  # longer than any suffix and what it must follow
     match = rules.suffix.search(tail)
     return len(tail) - match.start() if match else 0
@@ -259,7 +263,7 @@ def _letters() -> tuple[str, str, str, str]:
     classes: dict[str, list[int]] = {"Ll": [], "Lu": [], "Lo": [], "So": []}
     for point in range(0x20000):
         category = unicodedata.category(chr(point))
-        if category[0] in "LM":
+        if category[0] in "LM" and not 0x300 <= point < 0x370:  # accents on their own are no letters to spaCy
             classes[category if category in classes else "Lo"].append(point)
         elif category == "So":
             classes["So"].append(point)

@@ -25,9 +25,7 @@ class ScalarMix(nn.Module):
     def forward(self, layers: Sequence[Tensor], mask: Tensor) -> Tensor:
         """L × (N, T, D), (N, T) -> (N, T, D), zero at padding."""
         if len(layers) != len(self.weights):
-            raise ValueError(
-                f"this mix has weights for {len(self.weights)} layers, but was given {len(layers)}"
-            )
+            raise ValueError(f"a mix of {len(self.weights)} layers was given {len(layers)}")
         if self.layer_norm:
             layers = [_norm(h, mask) for h in layers]
         weights = self.weights.softmax(0)  # (L,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import log
 from typing import Any
 
 import torch
@@ -24,6 +25,29 @@ def softmax_loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) 
     with torch.autocast(device, enabled=False):
         loss: Tensor = _SoftmaxLoss.apply(hidden, weight, bias, targets)  # type: ignore[no-untyped-call]
     return loss
+
+
+def sampled_softmax_loss(
+    hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, candidates: int
+) -> Tensor:
+    """The same with the sum over words estimated from some of them: for training on large vocabularies.
+
+    Half of `candidates` are the first words (of a vocabulary in order of frequency), which with all
+    targets count exactly; half are drawn evenly from the R other words, each standing for R / drawn of
+    them. So the estimate of each row's normaliser is unbiased. Draws from torch's global generator.
+    """
+    if candidates >= len(weight):
+        return softmax_loss(hidden, weight, bias, targets)
+    surely = torch.zeros(len(weight), dtype=torch.bool, device=hidden.device)  # (V,)
+    surely[: candidates // 2] = True
+    surely[targets] = True
+    others = (~surely).nonzero()[:, 0]  # (R,)
+    drawn = others[torch.randperm(len(others), device=hidden.device)[: candidates - candidates // 2]]
+    words = torch.cat((surely.nonzero()[:, 0], drawn))  # (C,)
+    standing_for = torch.zeros(len(words), device=hidden.device)  # (C,) log of how many words each counts for
+    standing_for[len(words) - len(drawn) :] = log(len(others) / max(1, len(drawn)))
+    places = surely.cumsum(0)[targets] - 1  # (M,) of the targets among `words`
+    return softmax_loss(hidden, weight[words], bias[words] + standing_for, places)
 
 
 def log_probabilities(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
@@ -63,7 +87,7 @@ class _SoftmaxLoss(torch.autograd.Function):
         return loss
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
         return *(None if d is None else d * scale.to(d.dtype) for d in ctx.saved_tensors), None
 
@@ -76,7 +100,7 @@ def _rows(tokens: int, words: int) -> Iterator[slice]:
 def _chunk(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Log-probabilities of some rows, in float32: (m, V)."""
     logits = torch.addmm(bias, h, weight.t()) if h.dtype == bias.dtype else (h @ weight.t()).float() + bias
-    return torch.log_softmax(logits, 1, out=logits)  # type: ignore[call-overload, no-any-return]
+    return torch.log_softmax(logits, 1, out=logits)
 
 
 def _add_product(into: Tensor, p: Tensor, h: Tensor) -> None:

@@ -2,65 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
-from pretune.data.samples import Sample
-from pretune.errors import UsageError, UserError, choose
-from pretune.runs.cells import Cell, Data, Finished, Setting, cell_id, cell_path, run_cell
-from pretune.runs.comparison import Comparison, Contender
+from pretune.errors import UsageError, choose
+from pretune.runs.cells import Cell, Data, Finished, cell_id, cell_path, run_cell
+from pretune.runs.comparison import Comparison
+from pretune.runs.entries import Entry, entries
+from pretune.runs.options import Options, Size
 from pretune.runs.pool import Job, Watch, cores, execute
-from pretune.runs.prepare import Preparation, Texts, facts, folder_contents, made, plain, texts_of
+from pretune.runs.prepare import facts, made, prepare
+from pretune.runs.problem import Labelled, Problem, Unlabelled, read
 
-if TYPE_CHECKING:
-    from pretune.methods.base import Method
-
-Labelled = Path | str | Sequence[Sample]
-LADDER = (100, 200, 500, 1000)  # sizes where none are given
-ALL_UP_TO = 2000  # a pool of up to this many is also used whole
-TITLES = {"tfidf": "TF-IDF"}
-SECTIONS = ("recipe", "task", "pretraining", "adaptation", "encoder", "codec", "fitting")
-
-
-@dataclass(frozen=True)
-class Options:
-    """What is compared, beside the data."""
-
-    methods: tuple[str, ...] = ("tfidf", "wordvectors", "ulmfit")
-    recipes: tuple[str, ...] = ()
-    """For every encoder; without any each has its own: the paper's with a start, `full` from scratch."""
-    sizes: tuple[int | Literal["all"], ...] = ()
-    """Numbers of labels, those for validation included; without any 100, 200, 500, 1000 and a small pool whole."""
-    seeds: int = 3
-    seed: int = 0
-    """The first seed; it also decides a held-out test set and what is made once for all."""
-    scratch: bool = True
-    """Whether every encoder is also trained from random weights."""
-    encoder_size: str = "small"
-    """Of encoders that are pretrained here, or have no start at all."""
-    language: str | None = None
-    """Guessed from the characters if not given."""
-    valid_share: float = 0.2
-    """Of the labels, for choosing epochs and models."""
-    test_share: float = 0.2
-    """Of the data, where there is no test file."""
-    jobs: int | None = None
-    """Trainings at a time; one for each core, or one on an accelerator, if not given."""
-    device: str = "auto"
-    only: str | None = None
-    """A pattern of method/recipe/start/size/seed: the only trainings to run."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """Tables such as {"recipe": {"epochs": 4}}, or for one method {"ulmfit": {"recipe": {"epochs": 4}}}."""
+TITLES = {"tfidf": "TF-IDF", "wordvectors": "word vectors"}
 
 
 @dataclass(frozen=True)
 class Demo:
-    """What `pretune compare --demo` runs, within five minutes on two cores."""
+    """What `pretune compare --demo` runs: under five minutes on two cores."""
 
     sizes: tuple[int, ...] = (50, 200, 1000)
     seeds: int = 3
@@ -71,24 +36,6 @@ class Demo:
 
 
 DEMO = Demo()
-
-
-@dataclass(frozen=True)
-class Problem:
-    """The data as read: the pool, the test samples, and what to say of them."""
-
-    name: str
-    data: Data
-    columns: tuple[tuple[str, ...], tuple[str, ...]]
-    notes: list[str]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A contender and what must be made for it."""
-
-    setting: Setting
-    needs: Preparation | None = None
 
 
 def compare(
@@ -104,12 +51,12 @@ def compare(
     task: str = "classification",
     methods: Sequence[str] = ("tfidf", "wordvectors", "ulmfit"),
     recipes: Sequence[str] = (),
-    sizes: Sequence[int | Literal["all"]] = (),
+    sizes: Sequence[Size] = (),
     seeds: int = 3,
     seed: int = 0,
     from_: Sequence[Path | str] = (),
     vectors: Path | str | None = None,
-    unlabelled: Literal["none"] | Sequence[Path | str] | None = None,
+    unlabelled: Unlabelled = None,
     scratch: bool = True,
     encoder_size: str = "small",
     language: str | None = None,
@@ -127,14 +74,16 @@ def compare(
     """Which way of using pretrained language models serves this data, from how many labels, at which cost?
 
     `train` and `test` are files or lists of `Sample`; without `test` a share of `train` is held out.
-    `unlabelled` are files (`Path`) or texts (`str`): every pretrained encoder of `from_` is adapted to them and
-    to the training texts; a method without a start learns from them. None adapts to the training texts alone,
-    "none" adapts nothing. Finished trainings in `out` are kept: called again, it goes on where it stopped.
-    Scripts that call this with more than one job need `if __name__ == "__main__":`.
+    `unlabelled` are files (`Path`) or texts (`str`): every pretrained encoder of `from_` is adapted to them
+    and to the training texts, and a method without a start learns from them. None adapts to the training
+    texts alone, "none" adapts nothing. Finished trainings in `out` are kept: called again, it goes on where
+    it stopped. A script that calls this with several jobs needs `if __name__ == "__main__":`.
 
         compare("train.csv", text="review", label="stars", from_=["models/en"]).recommendation
     """
     out = Path(out)
+    if task != "classification":
+        raise choose("--task", task, ["classification"])
     options = Options(
         tuple(methods),
         tuple(recipes),
@@ -151,22 +100,220 @@ def compare(
         only,
         settings or {},
     )
-    _check(options, task, out)
-    columns = {"text": _listed(text), "label": _listed(label), "label_separator": label_separator}
-    problem = _read(train, test, name, columns | {"format": format, "encoding": encoding}, kind, options)
-    texts = _texts(unlabelled, problem, encoding)
-    entries, notes = _entries(options, problem, [Path(x) for x in from_], vectors and Path(vectors), texts)
-    problem.notes.extend(notes)
-    command = command or _own_command()
-    jobs_of_all, chosen = _cells(entries, options, problem.data, out, command)
-    return _run(jobs_of_all, chosen, problem, options, out, task, command, watch or Silent())
+    options.check(out)
+    reading = {"text": _listed(text), "label": _listed(label), "label_separator": label_separator}
+    reading |= {"format": format, "encoding": encoding}
+    problem = read(train, test, unlabelled, name, reading, kind, options)
+    found, notes = entries(
+        options, problem, [Path(x) for x in from_], Path(vectors) if vectors else None, out
+    )
+    problem = replace(problem, notes=(*problem.notes, *notes))
+    plan = _plan(found, options, problem, out, command or own_command())
+    for note in problem.notes:
+        (watch or Silent()).note(note)
+    return _run(plan, found, problem, options, out, command or own_command(), watch or Silent())
 
 
 class Silent:
     """A watch that says nothing."""
+
+    def note(self, text: str) -> None: ...
+
+    def begin(self, cells: Sequence[Cell], done: Sequence[Finished], titles: Mapping[str, str]) -> None: ...
 
     def preparing(self, name: str) -> None: ...
 
     def prepared(self, name: str, seconds: float) -> None: ...
 
     def finished(self, cell: Finished) -> None: ...
+
+    def end(self) -> None: ...
+
+
+def own_command() -> str:
+    from pretune.runs.measure import command
+
+    return command()
+
+
+def _listed(names: str | Sequence[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _plan(
+    found: Sequence[Entry], options: Options, problem: Problem, out: Path, command: str
+) -> dict[str, Job]:
+    """Every cell by its id: the baseline first, then by falling size, so that the longest start early."""
+    largest = problem.sizes[-1]
+    seeds = range(options.seed, options.seed + options.seeds)
+    pairs = [
+        (entry, Cell(entry.setting, size, seed))
+        for size in reversed(problem.sizes)
+        for seed in seeds
+        for entry in found
+    ]
+    pairs.sort(key=lambda pair: pair[1].setting.contender.method != "tfidf")
+    if options.only is not None:
+        names = [cell.name for _, cell in pairs]
+        pairs = [pair for pair in pairs if fnmatchcase(pair[1].name, options.only)]
+        if not pairs:
+            raise UsageError(
+                f"--only {options.only!r} fits no training; they are called {names[0]}, {names[-1]}, …"
+            )
+    largest = max(cell.size for _, cell in pairs)
+    jobs = {}
+    for entry, cell in pairs:
+        name = cell_id(cell, problem.data)
+        model = out / "models" / name if cell.size == largest else None
+        jobs[name] = Job(cell, entry.needs, model, again(command, cell.name, out))
+    return jobs
+
+
+def again(command: str, name: str, out: Path) -> str:
+    """The command that repeats one training, elsewhere."""
+    words = shlex.split(command)
+    if "compare" not in words[:4]:
+        return f'compare(…, only="{name}", out="{out}-again")'
+    kept = []
+    for before, word in zip(["", *words], words, strict=False):
+        if word not in ("--out", "--only") and before not in ("--out", "--only"):
+            kept += [] if word.startswith(("--out=", "--only=")) else [word]
+    return shlex.join([*kept, "--only", name, "--out", f"{out}-again"])
+
+
+def _run(
+    plan: Mapping[str, Job],
+    found: Sequence[Entry],
+    problem: Problem,
+    options: Options,
+    out: Path,
+    command: str,
+    watch: Watch,
+) -> Comparison:
+    from pretune.methods import METHODS
+    from pretune.runs.measure import versions
+    from pretune.runs.report import write
+    from pretune.runs.verdict import judge
+
+    titles = {name: method.title.split(" (")[0] for name, method in METHODS.items()} | TITLES
+    (out / "cells").mkdir(parents=True, exist_ok=True)
+    done = {name: cell for name in plan if (cell := Finished.read(cell_path(out, name)))}
+    workers = options.jobs or default_jobs(options.device)
+    watch.begin([job.cell for job in plan.values()], list(done.values()), titles)
+    try:
+        execute([job for name, job in plan.items() if name not in done], problem.data, out, workers, watch)
+    finally:
+        watch.end()
+    cells = [cell for name in plan if (cell := Finished.read(cell_path(out, name)))]
+    assert len(cells) == len(plan)
+    texts = [" ⏐ ".join(sample.texts) for sample in problem.data.test]
+    comparison = judge(cells, texts, "classification", _data(problem, found, out, workers), titles)
+    _keep_best(comparison, plan, cells, problem.data, out)
+    comparison = replace(
+        comparison,
+        versions=versions(),
+        notes=[*problem.notes, *_method_notes(problem, options, comparison)],
+        commands=_commands(command, comparison, cells),
+    )
+    write(comparison, out)
+    return comparison
+
+
+def default_jobs(device: str) -> int:
+    """One for each core; an accelerator has no room for two."""
+    from pretune.training.devices import find_device
+
+    return cores() if find_device(device) == "cpu" else 1
+
+
+def _data(problem: Problem, found: Sequence[Entry], out: Path, workers: int) -> dict[str, Any]:
+    from pretune.runs.measure import fingerprint
+
+    data = problem.data
+    starts = {}
+    for entry in found:
+        if entry.needs is not None and made(entry.needs.folder(out)) and entry.needs.work != "vocabulary":
+            starts[entry.needs.name] = facts(entry.needs.folder(out))["seconds"]
+    threads = max(1, cores() // workers)
+    several = f", {workers} trainings at a time" if workers > 1 else ""
+    return {
+        "name": problem.name,
+        "train": len(data.pool),
+        "test": len(data.test),
+        "kind": data.kind,
+        "labels": list(problem.labels),
+        "text_columns": list(problem.text_columns),
+        "label_columns": list(problem.label_columns),
+        "language": problem.language,
+        "valid_share": data.valid_share,
+        "fingerprint": {"train": fingerprint(data.pool), "test": fingerprint(data.test)},
+        "machine": f"{cores()} cores{several}, {threads} thread{'s' * (threads > 1)} each",
+        "starts": starts,
+    }
+
+
+def _keep_best(
+    comparison: Comparison, plan: Mapping[str, Job], cells: Sequence[Finished], data: Data, out: Path
+) -> None:
+    """The chosen model as best/; one that an earlier run threw away is trained again, to the same weights."""
+    from pretune.runs.folders import write_folder
+
+    best = comparison.best
+    assert best is not None
+    chosen = next(
+        c.id
+        for c in cells
+        if c.row.contender == best.contender and (c.row.size, c.row.seed) == (best.size, best.seed)
+    )
+    if _cell_of(out / "best") != chosen:
+        job, model = plan[chosen], out / "models" / chosen
+        if _cell_of(model) != chosen:
+            if job.needs is not None and not made(job.needs.folder(out)):
+                prepare(job.needs, job.needs.folder(out))
+            run_cell(job.cell, data, out, model, job.command, record=False)
+
+        def fill(new: Path) -> None:
+            shutil.copytree(model, new, dirs_exist_ok=True)
+
+        write_folder(out / "best", fill)
+    shutil.rmtree(out / "models", ignore_errors=True)
+
+
+def _cell_of(folder: Path) -> str | None:
+    """Which cell a saved model is."""
+    try:
+        name = json.loads((folder / "run.json").read_text(encoding="utf-8"))["cell"]
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
+    return str(name)
+
+
+def _method_notes(problem: Problem, options: Options, comparison: Comparison) -> list[str]:
+    share = f"{options.valid_share:.0%}".replace("%", " %")
+    notes = [
+        f"Sizes count all labels used: {share} of them choose epochs and models (validation), the rest "
+        "train. TF-IDF is refitted on all once its penalty is chosen.",
+        "A seed draws the same samples for every approach, and larger sizes contain the smaller ones.",
+        "Recommendation and best/ are chosen by validation data; test data only report. "
+        "The tests against the first row of the ranking take that row as found on the test data.",
+        "Peak memory is that of the whole process while it trains, libraries included.",
+    ]
+    if problem.given is not None:
+        notes.append(
+            "Unlabelled text: what was given and the training texts without labels; never a test text."
+        )
+    elif any("adapted" in row.start for row in comparison.rows):
+        notes.append("Adaptation saw the training texts without their labels; never a test text.")
+    if any(start for start in comparison.data["starts"]):
+        notes.append("Starts are made once, with the first seed, and shared by all sizes and seeds.")
+    return notes
+
+
+def _commands(command: str, comparison: Comparison, cells: Sequence[Finished]) -> list[str]:
+    """The whole, then the best validated seed of each contender at the largest size."""
+    largest, lines = comparison.sizes[-1], [command]
+    for contender in comparison.contenders:
+        mine = [c for c in cells if c.row.contender == contender and c.row.size == largest]
+        if mine:
+            lines.append(max(mine, key=lambda c: c.validation[comparison.metric]).command)
+    return lines

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from math import ceil, floor, log10
 
 from pretune.runs.comparison import Style, seconds_text
 
-LETTER = 6.9  # mean width of a character at 13 px, in px
+LETTER = 7.6  # mean width of a character at 13 px, in px
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,9 @@ def curves(series: Sequence[Series], style: Style, metric: str, narrow: bool = F
     x_low, x_high = (sizes[0], sizes[-1]) if len(sizes) > 1 else (sizes[0] / 2, sizes[0] * 2)
     width, height = (360.0, 300.0) if narrow else (760.0, 400.0)
     frame = Frame(width, height, 46, space, 16, 46, x_low, x_high, y_low, y_high)
-    drawn = _grid(frame, ticks, style, _apart(sizes, frame), lambda x: f"{x:,.0f}", "labelled samples", metric)
+    drawn = _grid(
+        frame, ticks, style, _apart(sizes, frame), lambda x: f"{x:,.0f}", "labelled samples", metric
+    )
     drawn += [_band(s, frame) for s in series if len(s.points) > 1]
     for one in reversed(series):  # the best on top
         drawn.append(_line(one, frame))
@@ -94,12 +96,18 @@ def cost(series: Sequence[Series], style: Style, metric: str, narrow: bool = Fal
     width, height = (360.0, 300.0) if narrow else (760.0, 360.0)
     frame = Frame(width, height, 46, 20, 16, 46, *ends, y_low, y_high)
     marks = [m * 10.0**e for e in range(-3, 7) for m in (1, 3) if ends[0] <= m * 10.0**e <= ends[1]]
-    drawn = _grid(frame, ticks, style, _apart(marks, frame, 58), seconds_text, "training time", metric)
-    taken = [(frame.x(x) - 8, frame.y(p.high), 16.0, frame.y(p.low) - frame.y(p.high)) for x, p in zip(seconds, points, strict=True)]
+    drawn = _grid(frame, ticks, style, _apart(marks, frame, 58), _short_seconds, "training time", metric)
+    taken = [
+        (frame.x(x) - 8, frame.y(p.high), 16.0, frame.y(p.low) - frame.y(p.high))
+        for x, p in zip(seconds, points, strict=True)
+    ]
     for one, x_data in zip(series, seconds, strict=True):
         point = one.points[0]
         x, y = frame.x(x_data), frame.y(point.y)
-        drawn.append(f'<path class="whisker {one.colour}" d="M{x:.1f} {frame.y(point.low):.1f}V{frame.y(point.high):.1f}"/>')
+        drawn.append(
+            f'<path class="whisker {one.colour}" '
+            f'd="M{x:.1f} {frame.y(point.low):.1f}V{frame.y(point.high):.1f}"/>'
+        )
         drawn.append(_dot(x, y, one))
     for one, x_data in zip(series, seconds, strict=True):
         if narrow:
@@ -107,7 +115,9 @@ def cost(series: Sequence[Series], style: Style, metric: str, narrow: bool = Fal
         x, y = frame.x(x_data), frame.y(one.points[0].y)
         box = place(x, y, len(one.name) * LETTER, frame, taken)
         taken.append(box)
-        drawn.append(_text(box[0], box[1] + 13, one.name, f"name {one.colour}"))
+        left = box[0] < x  # then the name ends at the point, however wide the reader's font is
+        at = box[0] + box[2] if left else box[0]
+        drawn.append(_text(at, box[1] + 13, one.name, f"name {one.colour}{' end' if left else ''}"))
     said = "; ".join(
         f"{s.name}: {style(s.points[0].y)} for {seconds_text(s.points[0].x)} of training" for s in series
     )
@@ -122,7 +132,7 @@ def interval(point: Point, low: float, high: float, colour: str, opened: bool, s
 
     dot = f'<circle class="{"hollow" if opened else "full"} {colour}" cx="{x(point.y):.1f}" cy="11" r="4.5"/>'
     return (
-        f'<svg class="interval" viewBox="0 0 200 22" preserveAspectRatio="none" role="img" aria-label="{escape(said)}">'
+        f'<svg class="interval" viewBox="0 0 200 22" role="img" aria-label="{escape(said)}">'
         f'<path class="track" d="M6 11H194"/>'
         f'<path class="reach {colour}" d="M{x(point.low):.1f} 11H{x(point.high):.1f}"/>{dot}</svg>'
     )
@@ -132,8 +142,8 @@ def swatch(series: Series) -> str:
     """The series' line and dot, for tables and legends."""
     dashed = " dashed" if series.open else ""
     return (
-        f'<svg class="swatch" viewBox="0 0 26 14" aria-hidden="true"><path class="line {series.colour}{dashed}" '
-        f'd="M1 7H25"/>{_dot(13, 7, series)}</svg>'
+        f'<svg class="swatch" viewBox="0 0 26 14" aria-hidden="true">'
+        f'<path class="line {series.colour}{dashed}" d="M1 7H25"/>{_dot(13, 7, series)}</svg>'
     )
 
 
@@ -182,8 +192,12 @@ def place(x: float, y: float, width: float, frame: Frame, taken: Sequence[Box]) 
         for left in (x + 10, x - width - 10)
     ]
     inside = [
-        b for b in tried
-        if b[0] >= frame.left and b[0] + width <= frame.width and b[1] >= 0 and b[1] + 17 <= frame.height - frame.bottom
+        b
+        for b in tried
+        if b[0] >= frame.left
+        and b[0] + width <= frame.width
+        and b[1] >= 0
+        and b[1] + 17 <= frame.height - frame.bottom
     ]
     return min(inside or tried, key=lambda b: sum(_overlap(b, other) for other in taken))
 
@@ -208,11 +222,10 @@ def _grid(
     y_ticks: Sequence[float],
     style: Style,
     x_ticks: Sequence[float],
-    x_text: object,
+    x_text: Callable[[float], str],
     x_name: str,
     y_name: str,
 ) -> list[str]:
-    assert callable(x_text)
     right, floor_ = frame.width - frame.right, frame.height - frame.bottom
     drawn = []
     short = style._replace(digits=style.digits if style.scale == 1 else 0)
@@ -235,6 +248,10 @@ def _grid(
     return drawn
 
 
+def _short_seconds(seconds: float) -> str:
+    return f"{seconds:g} s" if seconds < 120 else seconds_text(seconds)
+
+
 def _line(series: Series, frame: Frame) -> str:
     path = "L".join(f"{frame.x(p.x):.1f} {frame.y(p.y):.1f}" for p in series.points)
     dots = "".join(_dot(frame.x(p.x), frame.y(p.y), series) for p in series.points)
@@ -248,7 +265,8 @@ def _band(series: Series, frame: Frame) -> str:
 
 
 def _dot(x: float, y: float, series: Series) -> str:
-    return f'<circle class="{"hollow" if series.open else "full"} {series.colour}" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>'
+    kind = "hollow" if series.open else "full"
+    return f'<circle class="{kind} {series.colour}" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>'
 
 
 def _text(x: float, y: float, text: str, kind: str) -> str:

@@ -1,15 +1,16 @@
-"""Running a comparison's work: here, or in several processes; what is made once comes before what needs it."""
+"""Running a comparison's work, here or in several processes: starts first, then the cells that need them."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Thread
 from typing import Any, Protocol
@@ -32,11 +33,21 @@ class Job:
 class Watch(Protocol):
     """Who wants to know how far a comparison is."""
 
+    def note(self, text: str) -> None: ...
+
+    def begin(self, cells: Sequence[Cell], done: Sequence[Finished], titles: Mapping[str, str]) -> None:
+        """All cells, and those that an earlier run has finished."""
+        ...
+
     def preparing(self, name: str) -> None: ...
 
     def prepared(self, name: str, seconds: float) -> None: ...
 
     def finished(self, cell: Finished) -> None: ...
+
+    def end(self) -> None:
+        """Always called, also after an error."""
+        ...
 
 
 def cores() -> int:
@@ -71,7 +82,9 @@ def _spread(jobs: Sequence[Job], data: Data, out: Path, workers: int, watch: Wat
         else:
             waiting.setdefault(job.needs.fingerprint, []).append(job)
             first[job.needs.fingerprint] = job.needs
-    threads = max(1, cores() // max(1, min(workers, len(first))))  # nothing else runs long while starts are made
+    threads = max(
+        1, cores() // max(1, min(workers, len(first)))
+    )  # nothing else runs long while starts are made
     with _pool(workers, data, out) as submit:
         running: dict[Future[Any], Preparation | None] = {}
         for preparation in first.values():
@@ -81,12 +94,12 @@ def _spread(jobs: Sequence[Job], data: Data, out: Path, workers: int, watch: Wat
         while running:
             over, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in over:
-                preparation, result = running.pop(future), future.result()
-                if preparation is None:
+                start, result = running.pop(future), future.result()
+                if start is None:
                     watch.finished(result)
                     continue
-                watch.prepared(preparation.name, facts(preparation.folder(out))["seconds"])
-                running |= {submit(_run, job): None for job in waiting[preparation.fingerprint]}
+                watch.prepared(start.name, facts(start.folder(out))["seconds"])
+                running |= {submit(_run, job): None for job in waiting[start.fingerprint]}
 
 
 @contextmanager
@@ -116,16 +129,24 @@ _given: dict[str, Any] = {}  # of a worker process: what every cell needs, sent 
 
 
 def _begin(data: Data, out: Path, threads: int) -> None:
-    """First thing in a worker: its share of the cores; Ctrl-C and the parent's end are the parent's to handle."""
+    """First thing in a worker: its share of the cores; Ctrl-C is the parent's to handle."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    os.environ |= {
+        name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    }
     import torch
 
     torch.set_num_threads(threads)
     parent = multiprocessing.parent_process()
     assert parent is not None
-    Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    Thread(target=_end_with, args=(parent,), daemon=True).start()
     _given.update(data=data, out=out)
+
+
+def _end_with(parent: BaseProcess) -> None:
+    """A parent that was killed leaves no workers behind."""
+    parent.join()
+    os._exit(1)
 
 
 def _run(job: Job) -> Finished:

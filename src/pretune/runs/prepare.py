@@ -1,4 +1,4 @@
-"""What a comparison makes once, before its cells: pretrained, adapted and imported starts, and vocabularies."""
+"""What a comparison makes once, before its cells: pretrained, adapted, imported starts; vocabularies."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def _vectors(preparation: Preparation, folder: Path, checkpoints: Path) -> None:
     from pretune.runs.starts import save_start, vectors_start
 
     assert preparation.source is not None
-    codec = {"max_vocab": MOST_VECTORS, **_codec(preparation)}
+    codec: dict[str, Any] = {"max_vocab": MOST_VECTORS, **_codec(preparation)}
     with Measure() as cost:
         start = vectors_start(preparation.source, codec, preparation.settings.get("encoder", {}))
     save_start(start, folder, report(cost, {}, {"vectors": str(preparation.source)}))
@@ -221,7 +221,8 @@ def _held_out(preparation: Preparation) -> tuple[Any, Any]:
     assert preparation.texts is not None
     if not preparation.texts.paths and len(preparation.texts.texts) < 2 * EVERY:
         return preparation.texts, None
-    return hold_out(preparation.texts, EVERY)
+    corpus, held_out = hold_out(preparation.texts, EVERY)
+    return corpus, held_out
 
 
 def _fitting(preparation: Preparation, checkpoints: Path) -> Any:

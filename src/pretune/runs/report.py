@@ -1,4 +1,4 @@
-"""Comparison -> report.html, report.md and comparison.json: the same answer for eyes, terminals and programs."""
+"""Comparison -> report.html, report.md and comparison.json: one answer for eyes, terminals and programs."""
 
 from __future__ import annotations
 
@@ -67,11 +67,14 @@ def context(comparison: Comparison) -> dict[str, Any]:
         "data": comparison.data,
         "facts": _facts(comparison),
         "metric": comparison.metric.replace("_", " "),
+        "Metric": comparison.metric.replace("_", " ").capitalize(),
         "largest": f"{largest:,}",
         "tests": comparison.tests,
         "tests_line": _tests_line(comparison),
         "machine": comparison.data["machine"],
-        "starts": ", ".join(f"{name} took {seconds_text(s)}" for name, s in comparison.data["starts"].items()),
+        "starts": ", ".join(
+            f"{name} took {seconds_text(s)}" for name, s in comparison.data["starts"].items()
+        ),
         "chosen": comparison.name(comparison.best.contender) if comparison.best else "",
         "confusion": _confusion(comparison),
         "hardest": comparison.hardest,
@@ -108,14 +111,18 @@ def _colours(contenders: Sequence[Contender]) -> dict[Contender, int]:
     """The baseline is grey; a method from scratch has the colour of the same method with a start."""
     colours = {one: 0 for one in contenders if one.method == "tfidf"}
     free = 0
-    trained = sorted((one for one in contenders if one.method != "tfidf"), key=lambda one: one.start == "scratch")
+    trained = sorted(
+        (one for one in contenders if one.method != "tfidf"), key=lambda one: one.start == "scratch"
+    )
     for one in trained:
         alike = [
             other
             for other in colours
             if one.start == "scratch" and other.method == one.method and other.start != "scratch"
         ]
-        used = {colours[other] for other in colours if other.start == "scratch" and other.method == one.method}
+        used = {
+            colours[other] for other in colours if other.start == "scratch" and other.method == one.method
+        }
         shared = next((colours[other] for other in alike if colours[other] not in used), None)
         colours[one] = shared if shared is not None else 1 + free % (COLOURS - 1)
         free += shared is None
@@ -179,7 +186,11 @@ def _curves(comparison: Comparison) -> dict[str, Any]:
         return {"curves_wide": "", "curves_narrow": "", "sizes": [], "by_size": []}
     from markupsafe import Markup
 
-    say, metric, all_series = style(comparison.metric), comparison.metric.replace("_", " "), series(comparison)
+    say, metric, all_series = (
+        style(comparison.metric),
+        comparison.metric.replace("_", " "),
+        series(comparison),
+    )
     drawn = list(all_series.values())
     return {
         "curves_wide": Markup(plots.curves(drawn, say, metric)),
@@ -205,7 +216,9 @@ def _cost(comparison: Comparison) -> dict[str, Any]:
     for who, one in series(comparison).items():
         rank = comparison.rank(who, largest)
         if rank:
-            point = plots.Point(comparison.cost(who, largest, "train_seconds"), rank.mean, rank.low, rank.high)
+            point = plots.Point(
+                comparison.cost(who, largest, "train_seconds"), rank.mean, rank.low, rank.high
+            )
             drawn.append(plots.Series(one.name, one.colour, one.open, (point,)))
     return {
         "cost_wide": Markup(plots.cost(drawn, say, metric)),
@@ -223,7 +236,8 @@ def _confusion(comparison: Comparison) -> dict[str, Any] | None:
     for i, label in enumerate(labels):
         total = max(1, sum(counts[i]))
         cells = [
-            {"count": count, "share": f"{count / total:.3f}", "right": i == j} for j, count in enumerate(counts[i])
+            {"count": count, "share": f"{count / total:.3f}", "right": i == j}
+            for j, count in enumerate(counts[i])
         ]
         rows.append({"label": label, "cells": cells})
     return {"labels": len(labels), "heads": labels, "table": rows, "pairs": []}
@@ -243,9 +257,13 @@ def _tests_line(comparison: Comparison) -> str:
     if not mcnemar:
         return ""
     names = contender_names(comparison.contenders, comparison.titles)
-    said = "; ".join(f"{names[Contender(t.method, t.recipe, t.start)]} {p_text(t.p_mcnemar)}" for t in mcnemar)
+    said = "; ".join(
+        f"{names[Contender(t.method, t.recipe, t.start)]} {p_text(t.p_mcnemar)}" for t in mcnemar
+    )
     return (
-        "McNemar's exact test of the first row, on the answers that most seeds got right (uncorrected p): " + said + "."
+        "McNemar's exact test of the first row, on the answers that most seeds got right (uncorrected p): "
+        + said
+        + "."
     )
 
 
@@ -257,4 +275,10 @@ def _hardest_how(comparison: Comparison) -> str:
 
 def _cell(text: object) -> str:
     """Text inside a cell or list item of Markdown."""
-    return re.sub(r"\s+", " ", str(text)).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
+    return (
+        re.sub(r"\s+", " ", str(text))
+        .replace("\\", "\\\\")
+        .replace("|", "\\|")
+        .replace("<", "&lt;")
+        .replace("*", "\\*")
+    )

@@ -34,12 +34,10 @@ Vocabulary = Literal["target", "union"]
 
 @runtime_checkable
 class WordCodec(Codec, Protocol):
-    """A codec that is made of a vocabulary and settings, so that another vocabulary can take its place."""
+    """A codec of words: made of a vocabulary and settings, so that another vocabulary can take its place."""
 
     vocab: Vocab
     config: Any
-
-    def __init__(self, vocab: Vocab, config: Any) -> None: ...
 
 
 @dataclass
@@ -126,7 +124,7 @@ def adopted(old: Start, corpus: Corpus, vocabulary: Vocabulary, seed: int) -> St
     if vocabulary == "union":
         assert isinstance(codec, WordCodec)
         words = dict.fromkeys([*codec.vocab.words, *before.vocab.words])
-        codec = type(codec)(Vocab(words), codec.config)
+        codec = type(codec)(vocab=Vocab(words), config=codec.config)  # type: ignore[call-arg]
     encoder = fresh(method, old.encoder_config, codec, seed)
     method.adopt(old.encoder, before, encoder, codec)
     return Start(old.name, method, codec, encoder, old.encoder_config)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pretune.config import to_dict
+from pretune.config import build, to_dict
 from pretune.data.samples import Sample
 from pretune.errors import UserError
 from pretune.runs.files import write_json
@@ -107,8 +107,8 @@ def load(folder: Path) -> TfIdf:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     vocabulary = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
     tensors = load_file(folder / "model.safetensors")
-    task = Classification(config["task"]["kind_of_label"], tuple(config["task"]["labels"]))
-    settings = TfIdfConfig(**{**config["tfidf"], "strengths": tuple(config["tfidf"]["strengths"])})
+    task, settings = task_from(config["task"]), build(TfIdfConfig, config["tfidf"], "tfidf")
+    assert isinstance(task, Classification)
     width, labels = tensors["weight"].shape
     if len(tensors["idf"]) != len(vocabulary) or width % len(vocabulary) or labels != len(tensors["bias"]):
         raise UserError(f"{folder}: model.safetensors and vocabulary.json do not fit each other")
@@ -168,7 +168,9 @@ def _solve(task: Classification, x: Any, golds: Sequence[Any], strength: float) 
         ridge = Ridge(alpha=10 / strength).fit(x, np.asarray(golds, dtype=np.float64))
         return ridge.coef_.reshape(-1, 1), np.atleast_1d(np.float64(ridge.intercept_))
     if task.kind == "many":
-        columns = [_logistic(x, np.array([label in gold for gold in golds]), strength) for label in task.labels]
+        columns = [
+            _logistic(x, np.array([label in gold for gold in golds]), strength) for label in task.labels
+        ]
         return np.stack([w for w, _ in columns], 1), np.array([b for _, b in columns])
     return _multinomial(task, x, np.array([task.labels.index(gold) for gold in golds]), strength)
 

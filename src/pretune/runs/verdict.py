@@ -133,7 +133,13 @@ def hardest(largest: Mapping[Contender, list[Finished]], texts: Sequence[str], k
         errors = np.abs(np.array([cell.predicted for cell in cells]) - np.array(golds))  # (cells, samples)
         means = np.mean([cell.predicted for cell in cells], 0)
         return [
-            Hard(_short(texts[i]), f"{golds[i]:g}", f"answered {means[i]:.3g} on average", len(cells), len(cells))
+            Hard(
+                _short(texts[i]),
+                f"{golds[i]:g}",
+                f"answered {means[i]:.3g} on average",
+                len(cells),
+                len(cells),
+            )
             for i in np.argsort(-errors.mean(0), kind="stable")[:HARDEST]
         ]
     wrong = np.array([[p != g for p, g in zip(c.predicted, golds, strict=True)] for c in cells])
@@ -175,8 +181,8 @@ def recommend(comparison: Comparison) -> str:
         for what in ("train_seconds", "peak_memory_bytes", "predictions_per_second")
     }
     sentences.append(
-        f"One training takes {seconds_text(cost['train_seconds'])} and {bytes_text(cost['peak_memory_bytes'])} "
-        f"of memory; it answers {count_text(cost['predictions_per_second'])} samples a second."
+        f"One training takes {seconds_text(cost['train_seconds'])} and "
+        f"{bytes_text(cost['peak_memory_bytes'])} of memory; it answers {count_text(cost['predictions_per_second'])} samples a second."
     )
     return " ".join(sentences)
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp
 from typing import Any, Protocol, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pretune.data.rows import Codec, Row
 from pretune.data.samples import Sample
 from pretune.encoder import Encoded, Encoder
 from pretune.errors import UsageError
 from pretune.layers.dropout import locked_dropout
-from pretune.layers.softmax import log_probabilities, softmax_loss
+from pretune.layers.softmax import log_probabilities, sampled_softmax_loss, softmax_loss
 from pretune.tasks.base import Answer, Head, Scores, Task
 from pretune.tensors.batch import Batch
 from pretune.tensors.streams import NO_TARGET, StreamSource
@@ -41,6 +41,8 @@ class NextToken(Task):
 
     dropout: float = 0.1
     """On the top layer before the decoder, one mask for all time steps."""
+    candidates: int | None = None
+    """Words that a training step compares with beside its targets; None: all. Evaluation compares all."""
 
     higher_is_better = False
 
@@ -60,7 +62,7 @@ class NextToken(Task):
         return {"next": following}
 
     def head(self, encoder: Encoder) -> NextTokenHead:
-        return NextTokenHead(encoder, self.dropout)
+        return NextTokenHead(encoder, self.dropout, self.candidates)
 
     def decode(
         self, scores: Scores, samples: Sequence[Sample], rows: Sequence[Sequence[Row]]
@@ -71,27 +73,26 @@ class NextToken(Task):
         for of_sample in rows:
             total = sum(float(next(said)[: len(row) - 1].double().sum()) for row in of_sample)
             tokens = sum(len(row) - 1 for row in of_sample)
-            found = {"log_probability": total, "tokens": float(tokens), "perplexity": perplexity(-total, tokens)}
-            answers.append(Answer(scores=found))
+            answers.append(Answer(scores={"log_probability": total, **_scores(-total, tokens)}))
         return answers
 
     def score(self, golds: Sequence[Any], answers: Sequence[Answer]) -> dict[str, float]:
         nats = -sum(answer.scores["log_probability"] for answer in answers)
         tokens = int(sum(answer.scores["tokens"] for answer in answers))
-        return {"perplexity": perplexity(nats, tokens), "loss": nats / max(1, tokens), "tokens": float(tokens)}
+        return _scores(nats, tokens)
 
 
 class NextTokenHead(Head):
     """The top layer through a decoder that is the encoder's embedding and its `decoder_bias`."""
 
-    def __init__(self, encoder: Encoder, dropout: float) -> None:
+    def __init__(self, encoder: Encoder, dropout: float, candidates: int | None = None) -> None:
         super().__init__()
         if getattr(encoder, "embedding_weight", None) is None:
             raise UsageError(
                 f"{type(encoder).__name__} has no embedding to tie a decoder to; "
                 "next-token prediction needs one, as AWD-LSTM has"
             )
-        self.dropout = dropout
+        self.dropout, self.candidates = dropout, candidates
         # In a tuple, so that the weights stay the encoder's alone: saved once, trained once. A deep copy
         # of a model copies encoder and head together and so keeps the tie.
         self._tied = (encoder,)
@@ -114,13 +115,15 @@ class NextTokenHead(Head):
 
     def logits(self, hidden: Tensor) -> Tensor:  # (..., D) -> (..., V)
         weight, bias = self.decoder()
-        return torch.nn.functional.linear(hidden, weight, bias)
+        return nn.functional.linear(hidden, weight, bias)
 
     def loss(self, scores: Scores, batch: Batch) -> Tensor:
         hidden, following = scores["hidden"].flatten(0, 1), batch.gold["next"].flatten()
         asked = following != NO_TARGET
         if not bool(asked.all()):
             hidden, following = hidden[asked], following[asked]  # (targets, D)
+        if self.training and self.candidates is not None:
+            return sampled_softmax_loss(hidden, *self.decoder(), following, self.candidates)
         return softmax_loss(hidden, *self.decoder(), following)
 
     def targets(self, batch: Batch) -> int:
@@ -136,21 +139,23 @@ def perplexity(nats: float, tokens: int) -> float:
     return exp(mean) if mean < 700 else float("inf")
 
 
-def stream_scores(
-    answer: Callable[[Batch, Any], Any], head: Head, source: StreamSource, epoch: int = 0
-) -> dict[str, float]:
+def stream_scores(model: nn.Module, head: Head, source: StreamSource, epoch: int = 0) -> dict[str, float]:
     """Perplexity and loss of all targets of a source, each token weighing the same, state carried.
 
-    `answer(batch, carry)` returns something with `reported` and `carry`: a Model. With `whole` sources the
-    tokens scored do not depend on the number of streams, and with one stream nothing depends on the window.
+    `model(batch, carry)` returns what has `reported` and `carry`: a Model. With `whole` sources the tokens
+    scored do not depend on the number of streams, and with one stream nothing depends on the window.
     """
-    device = next((p.device for p in getattr(answer, "parameters", tuple)()), torch.device("cpu"))
+    device = next(model.parameters()).device
     nats, tokens, carry = 0.0, 0, None
     with torch.no_grad():
         for step in range(source.steps(epoch)):
-            batch = source.batch(epoch, step).to(device)
-            output = answer(batch, carry)
-            nats += float(output.reported.double())
+            batch = source.batch(epoch, step)
+            output = model(batch.to(device), carry)
+            nats += float(output.reported)
             tokens += head.targets(batch)
             carry = output.carry
+    return _scores(nats, tokens)
+
+
+def _scores(nats: float, tokens: int) -> dict[str, float]:
     return {"perplexity": perplexity(nats, tokens), "loss": nats / max(1, tokens), "tokens": float(tokens)}

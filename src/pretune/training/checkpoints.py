@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +30,7 @@ class State:
 
     stage: int = 0  # stages that are over
     stage_epoch: int = 0  # epochs of the stage at hand that are over
+    stage_began: int = 0  # epochs that were over when it began
     stage_step: int = 0  # optimizer steps taken in the stage at hand
     epoch: int = 0  # epochs that are over, of all stages
     epoch_step: int = 0  # optimizer steps taken in the epoch at hand
@@ -66,6 +66,7 @@ class State:
 
     def end_stage(self) -> None:
         self.stage += 1
+        self.stage_began = self.epoch
         self.stage_epoch = self.stage_step = self.stale = 0
 
 
@@ -219,7 +220,7 @@ class Checkpoints:
             shutil.rmtree(half)
         new = self.folder / "checkpoints.json.tmp"
         new.write_text(json.dumps({"id": self.id, "run": self.run}), encoding="utf-8")
-        os.replace(new, self.folder / "checkpoints.json")
+        new.replace(self.folder / "checkpoints.json")
 
     def _check_ours(self) -> None:
         if self._claimed().get("id") != self.id:

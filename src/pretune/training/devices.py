@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pretune.errors import UsageError, UserError, choose
+from pretune.tensors.batch import Batch
+from pretune.training.model import Model
 from pretune.training.stage import Stage
 
 if TYPE_CHECKING:
@@ -72,18 +74,39 @@ def team(device: str, precision: str) -> Iterator[Accelerator]:
             state._shared_state.update(held)
 
 
-class _Shell(nn.Module):
-    """What accelerate may wrap and patch, so that the model inside stays as it is."""
+class Shell(nn.Module):
+    """What accelerate may wrap and patch, so that the model inside stays as it is.
 
-    def __init__(self, model: nn.Module) -> None:
+    It returns nothing that gradients could come from but the loss: DistributedDataParallel waits for
+    the gradient of every weight that any output depends on.
+    """
+
+    def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
+        # never used: DistributedDataParallel warns if it looks for such weights and finds none
+        self.idle = nn.Parameter(torch.zeros(()))
 
-    def forward(self, *inputs: Any) -> Any:
-        return self.model(*inputs)
+    def forward(self, batch: Batch, carry: Any) -> tuple[Tensor, Tensor, Any]:
+        """The loss summed over targets, the same as it is reported, the carry without its history."""
+        output = self.model(batch, carry)
+        if output.loss is None or output.reported is None:
+            raise UserError("the training data has no gold; give labels")
+        return output.loss, output.reported, detached(output.carry)
 
 
-def prepare(team: Accelerator, model: nn.Module, stage: Stage) -> tuple[nn.Module, Any]:
+def detached(carry: Any) -> Any:
+    """Recurrent state without its history: gradients end at the batch."""
+    if isinstance(carry, Tensor):
+        return carry.detach()
+    if isinstance(carry, dict):
+        return {name: detached(part) for name, part in carry.items()}
+    if isinstance(carry, (list, tuple)):
+        return type(carry)(detached(part) for part in carry)
+    return carry
+
+
+def prepare(team: Accelerator, model: Model, stage: Stage) -> tuple[nn.Module, Any]:
     """The model and a new optimizer for one stage, wrapped anew.
 
     Replicas diverge in silence if weights thaw under a live DistributedDataParallel, so the last
@@ -91,7 +114,7 @@ def prepare(team: Accelerator, model: nn.Module, stage: Stage) -> tuple[nn.Modul
     """
     team.free_memory()
     model.to(team.device)
-    shell, optimizer = team.prepare(_Shell(model), stage.optimizer.build(stage.optimized()))
+    shell, optimizer = team.prepare(Shell(model), stage.optimizer.build(stage.optimized()))
     if team.scaler is None:  # accelerate's `step` then adds only a search for packages, 0.5 ms each time
         optimizer = optimizer.optimizer
     return shell, optimizer

@@ -10,7 +10,7 @@ from typing import Any
 from pretune.errors import UserError
 
 
-class Interrupted(UserError):
+class Interrupted(UserError):  # noqa: N818, it is no mistake
     """The user stopped the run; the message says how it goes on."""
 
     exit_code = 130

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["Fitted", "Fitting", "Interrupted", "fit"]
 
 
+Validate = Callable[[Model], dict[str, float]]
+
+
 @dataclass(frozen=True)
 class Fitting:
     """How to run, beside what to train: the same for every method and task."""
@@ -72,7 +75,7 @@ def fit(
     stages: Sequence[Stage],
     source: Source,
     fitting: Fitting,
-    validate: Callable[[Model], dict[str, float]] | None = None,
+    validate: Validate | None = None,
     metric: str | None = None,
     higher_is_better: bool = True,
 ) -> Fitted:
@@ -94,7 +97,7 @@ def fit(
         state = run.state
         for stage in stages[state.stage :]:
             steps = run.begin(stage)  # of each epoch
-            epochs = range(state.epoch, state.epoch + stage.epochs - state.stage_epoch)
+            epochs = range(state.epoch, state.stage_began + stage.epochs)
             ahead = step_keys(source, epochs, state.epoch_step, fitting.accumulate)
             batches = feed(source, ahead, fitting.workers)
             while state.stage_epoch < stage.epochs:
@@ -125,11 +128,11 @@ def train_epoch(run: Run, stage: Stage, steps: Iterable[list[Batch]], stage_step
 
         for batch, own_targets in zip(batches, targets, strict=True):
             with nullcontext() if batch is batches[-1] else crew.no_sync(run.shell):
-                output = run.shell(batch.to(crew.device), run.carry)
+                loss, reported, carry = run.shell(batch.to(crew.device), run.carry)
                 # a sum over own targets -> a mean over all; DDP divides by the number of processes
-                crew.backward(output.loss * (crew.num_processes / max(1.0, all_targets)))
-            run.carry = detached(output.carry) if run.source.carries else None
-            run.losses.add(state.step + 1, own_targets, output.loss, output.reported)
+                crew.backward(loss * (crew.num_processes / max(1.0, all_targets)))
+            run.carry = carry if run.source.carries else None
+            run.losses.add(state.step + 1, own_targets, loss, reported)
         if stage.clip is not None:
             crew.clip_grad_norm_(run.weights(), stage.clip)
         run.optimizer.step()
@@ -170,24 +173,22 @@ class Run:
 
     def begin(self, stage: Stage) -> list[int]:
         """Thaw, wrap and build anew; the optimizer steps of each of the stage's epochs."""
+        state, saved = self.state, self.saved
         stage.thaw(self.model)
         stage.train(self.model)
         self.shell, self.optimizer = prepare(self.crew, self.model, stage)
-        if self.saved and self.state.stage_step:
-            self.optimizer.load_state_dict(self.saved.optimizer)
-        if self.saved and self.saved.scaler:
-            self.crew.scaler.load_state_dict(self.saved.scaler)
+        if saved and state.stage_step:
+            self.optimizer.load_state_dict(saved.optimizer)
+        if saved and saved.scaler:
+            self.crew.scaler.load_state_dict(saved.scaler)
         self.saved = None
-        first = self.state.epoch - self.state.stage_epoch
-        steps = [
-            optimizer_steps(self.source, epoch, self.fitting.accumulate)
-            for epoch in range(first, first + stage.epochs)
-        ]
+        epochs = range(state.stage_began, state.stage_began + stage.epochs)
+        steps = [optimizer_steps(self.source, epoch, self.fitting.accumulate) for epoch in epochs]
+        if not all(steps):
+            raise UserError(f"stage {stage.name!r} has an epoch without batches; give more data")
         if together(self.crew, sum(steps)) != [self.crew.num_processes * sum(steps)]:
-            raise UserError(
-                "processes disagree on the number of batches; give each the same share of the data"
-            )
-        self.report.stage(stage.name, self.state.stage_step, sum(steps))
+            raise UserError("processes disagree on the number of batches; give each an equal share")
+        self.report.stage(stage.name, state.stage_step, sum(steps))
         return steps
 
     def agree(self, stage: Stage, targets: int, tokens: int) -> list[float]:
@@ -225,9 +226,7 @@ class Run:
             "scores": {},
         }
 
-    def validated(
-        self, validate: Callable[[Model], dict[str, float]], metric: str | None
-    ) -> dict[str, float]:
+    def validated(self, validate: Validate, metric: str | None) -> dict[str, float]:
         """The first process's scores, for all."""
         scores: dict[str, float] = {}
         if self.crew.is_main_process:
@@ -310,14 +309,3 @@ def is_better(score: float, best: float | None, higher_is_better: bool) -> bool:
     if best is None:
         return isfinite(score)
     return score > best if higher_is_better else score < best
-
-
-def detached(carry: Any) -> Any:
-    """Recurrent state without its history: gradients end at the batch."""
-    if isinstance(carry, Tensor):
-        return carry.detach()
-    if isinstance(carry, dict):
-        return {name: detached(part) for name, part in carry.items()}
-    if isinstance(carry, (list, tuple)):
-        return type(carry)(detached(part) for part in carry)
-    return carry

@@ -146,9 +146,8 @@ class Bar(Progress):
         self.rich.refresh()
 
     def show_epoch(self, entry: dict[str, Any]) -> None:
-        self.note(
-            f"{self.stage_name} · epoch {entry['epoch'] + 1} · loss {entry['loss']:.4g} {self.scores}".rstrip()
-        )
+        figures = f"epoch {entry['epoch'] + 1} · loss {entry['loss']:.4g} {self.scores}"
+        self.note(f"{self.stage_name} · {figures}".rstrip())
 
 
 def progress(label: str, quiet: bool) -> Progress:

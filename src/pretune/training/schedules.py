@@ -59,7 +59,7 @@ class OneCycle:
 
     def __call__(self, step: int, steps: int) -> float:
         position = step / max(1, steps - 1)
-        if position < self.climb:
+        if position <= self.climb > 0:
             return _cosine(1 / self.div, 1.0, position / self.climb)
         return _cosine(1.0, 1 / self.div_final, (position - self.climb) / (1 - self.climb))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -115,7 +116,7 @@ class AWDLSTM(Encoder):
         self.config = config
         widths = config.widths()
         self.embedding = EmbeddingBlock(words, config.embedding)
-        self.rnns = nn.ModuleList(LayerBlock(i, o) for i, o in zip(widths, widths[1:], strict=False))
+        self.rnns = nn.ModuleList(LayerBlock(i, o) for i, o in pairwise(widths))
         self.width = config.embedding
         self.summary_width = 3 * config.embedding
         self.active: Purpose = "task"
@@ -156,8 +157,8 @@ class AWDLSTM(Encoder):
         if self.active == "task":
             return self._documents(batch, carry)
         layers, after = self._read(batch.ids, carry or self._start(len(batch.ids)))
-        layers = _blank(layers, batch.mask)
-        return Encoded(layers, batch.mask, concat_pool(layers[-1], batch.mask), after)
+        blanked = _blank(layers, batch.mask)
+        return Encoded(blanked, batch.mask, concat_pool(blanked[-1], batch.mask), after)
 
     def _layers(self) -> list[LayerBlock]:
         return [block for block in self.rnns if isinstance(block, LayerBlock)]
@@ -189,16 +190,16 @@ class AWDLSTM(Encoder):
         width = int(kept.max())
         layers, after = self._sweep(ids, kept, carry, [*range(bptt, width, bptt), width])
         mask = torch.arange(width, device=ids.device) < kept[:, None]  # (N, K)
-        layers = _blank(layers, mask)
-        summary = concat_pool(layers[-1], mask)
+        whole = _blank(layers, mask)  # L + 1 × (N, K, D_l)
+        summary = concat_pool(whole[-1], mask)
         if longest:
-            layers = [_join(a, b, skipped, batch.mask) for a, b in zip(early, layers, strict=True)]
-        return Encoded(tuple(layers), batch.mask, summary, after if bool(batch.mask.all()) else None)
+            whole = tuple(_join(a, b, skipped, batch.mask) for a, b in zip(early, whole, strict=True))
+        return Encoded(whole, batch.mask, summary, after if bool(batch.mask.all()) else None)
 
     def _sweep(
         self, ids: Tensor, lengths: Tensor, carry: Carry, cuts: Sequence[int]
     ) -> tuple[list[Tensor], Carry]:
-        """Rows from left to right in chunks that end at `cuts`; each row leaves at the first cut past its end.
+        """Rows from left to right in chunks that end at `cuts`; a row leaves at the first cut past its end.
 
         Returns L + 1 × (N, cuts[-1], D_l) and, for rows that end at a cut, the exact state there.
         """
@@ -217,11 +218,11 @@ class AWDLSTM(Encoder):
             begin = end
         joined = [torch.cat(parts, dim=1).index_select(0, back) for parts in zip(*chunks, strict=True)]
         states = [carry, *done]
-        whole = tuple(
-            (torch.cat([s[l][0] for s in states], dim=1), torch.cat([s[l][1] for s in states], dim=1))
-            for l in range(len(carry))
-        )
-        return joined, _pick(whole, back)
+        whole = [
+            (torch.cat([h for h, _ in layer], dim=1), torch.cat([c for _, c in layer], dim=1))
+            for layer in zip(*states, strict=True)
+        ]
+        return joined, _pick(tuple(whole), back)
 
 
 def _part(carry: Carry, rows: slice) -> Carry:

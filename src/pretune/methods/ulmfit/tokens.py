@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from itertools import islice
@@ -85,16 +85,22 @@ class Splitter:
         xxup and xxmaj stand for the token after them, xxrep and xxwrep with their number for all that is repeated.
         """
         cleaned = rules.cleaned_aligned(text)
-        if not self.segmenter.by_run:
-            whole = self._whole(cleaned.text)
-            return list(whole.tokens), [cleaned.span(start, end) for start, end in whole.places]
         tokens: list[str] = []
-        spans: list[Span] = []
-        for match in PIECE.finditer(cleaned.text):
-            piece, at = self._piece(match.group()), match.start()
+        firsts: list[int] = []
+        lasts: list[int] = []
+        for at, piece in self._pieces(cleaned.text):
             tokens += piece.tokens
-            spans += [cleaned.span(at + start, at + end) for start, end in piece.places]
-        return tokens, spans
+            for start, end in piece.places:
+                firsts.append(at + start)
+                lasts.append(at + end - 1)
+        return tokens, cleaned.spans(firsts, lasts)
+
+    def _pieces(self, text: str) -> Iterator[tuple[int, Piece]]:
+        if not self.segmenter.by_run:
+            yield 0, self._whole(text)
+            return
+        for match in PIECE.finditer(text):
+            yield match.start(), self._piece(match.group())
 
     def _piece(self, text: str) -> Piece:
         found = self._kept.get(text)

@@ -73,7 +73,7 @@ class WordCodec:
 
     def describe(self) -> str:
         case = "lower case" if self.config.lowercase else "their own case"
-        return f"{self.size:,} words in {case}, text cut into {self._segment.described}"
+        return f"{self.size:,} words in {case}, text cut by {self._segment.described}"
 
     def words(self, text: str) -> Iterator[str]:
         """The words of a text, as they are looked up."""

@@ -1,0 +1,9 @@
+"""Methods by name, in the order of their years: ways to carry knowledge from text to tasks."""
+
+from __future__ import annotations
+
+from pretune.methods.base import Method
+from pretune.methods.ulmfit import ULMFIT
+from pretune.methods.wordvectors import WORDVECTORS
+
+METHODS: dict[str, Method] = {"wordvectors": WORDVECTORS, "ulmfit": ULMFIT}

@@ -1,0 +1,241 @@
+"""Who takes part in a comparison: methods with each of their starts and recipes, and what these need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pretune.errors import UsageError
+from pretune.runs.cells import Setting
+from pretune.runs.comparison import Contender
+from pretune.runs.options import Options
+from pretune.runs.prepare import Preparation, folder_contents
+from pretune.runs.problem import Problem
+
+if TYPE_CHECKING:
+    from pretune.methods.base import Method
+    from pretune.recipes.base import Recipe
+
+PRETRAINED_HERE = "unlabelled text"  # the start of what learned from the user's text
+OF_STARTS = ("encoder", "codec", "fitting")  # tables of settings that any start is made by
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A contender, and what must be made for it first."""
+
+    setting: Setting
+    needs: Preparation | None = None
+
+
+@dataclass(frozen=True)
+class Base:
+    """A start to be: its name in the report, and where it is or how to make it."""
+
+    name: str
+    folder: Path | None
+    needs: Preparation | None
+    out: Path
+
+    @property
+    def place(self) -> Path:
+        if self.needs is not None:
+            return self.needs.folder(self.out)
+        assert self.folder is not None
+        return self.folder
+
+    @property
+    def fingerprint(self) -> str:
+        return self.needs.fingerprint if self.needs else folder_contents(self.place)
+
+
+def entries(
+    options: Options, problem: Problem, folders: Sequence[Path], vectors: Path | None, out: Path
+) -> tuple[list[Entry], list[str]]:
+    """Everyone, in the order of --methods, and notes on what is missing."""
+    given = _by_method(folders, options)
+    found: list[Entry] = []
+    notes: list[str] = []
+    if vectors is not None and "wordvectors" not in options.methods:
+        raise UsageError("--vectors are for wordvectors, which is not among --methods")
+    for method in options.methods:
+        if method == "tfidf":
+            found.append(_baseline(options, problem))
+            continue
+        bases = _bases(method, given.get(method, []), options, problem, vectors, out)
+        found += [e for base in bases for e in _of(method, base, False, options)]
+        if not bases and method != "wordvectors":
+            notes.append(
+                f"{method} runs from scratch only: --from DIR (of `pretune pretrain`) or --unlabelled TEXT."
+            )
+        if not bases and method == "wordvectors":
+            notes.append(
+                "wordvectors runs from scratch only: --vectors FILE (GloVe, word2vec) or --unlabelled TEXT."
+            )
+        if options.scratch:
+            base = bases[0] if bases else _vocabulary(method, options, problem, out)
+            found += _of(method, base, True, options)
+    if not found:
+        raise UsageError(
+            "nothing is left to compare: with --no-scratch a method needs --from, --vectors or --unlabelled"
+        )
+    _check_recipe_settings(options, found)
+    return found, notes
+
+
+def _by_method(folders: Sequence[Path], options: Options) -> dict[str, list[Path]]:
+    from pretune.runs.folders import read_config
+    from pretune.runs.starts import member_folders
+
+    found: dict[str, list[Path]] = {}
+    for folder in folders:
+        config = read_config(folder)
+        if config["kind"] == "ensemble":
+            config = read_config(member_folders(folder, config)[0])
+        if config["kind"] not in ("pretrained", "model"):
+            raise UsageError(
+                f"--from {folder} is of kind {config['kind']!r}, which holds no encoder to start from"
+            )
+        method = str(config["method"])
+        if method not in options.methods:
+            raise UsageError(
+                f"--from {folder} holds {method}, which is not among --methods {','.join(options.methods)}"
+            )
+        found.setdefault(method, []).append(folder)
+    return found
+
+
+def _baseline(options: Options, problem: Problem) -> Entry:
+    from pretune.config import to_dict, update
+    from pretune.runs.tfidf import for_language
+
+    config = update(for_language(problem.language), options.table("tfidf", "tfidf"), "tfidf")
+    recipe = "ridge" if problem.data.kind == "number" else "logistic"
+    return Entry(Setting(Contender("tfidf", recipe, "scratch"), to_dict(config)))
+
+
+def _bases(
+    method: str, folders: Sequence[Path], options: Options, problem: Problem, vectors: Path | None, out: Path
+) -> list[Base]:
+    """A method's starts: given and adapted, or made from the unlabelled text."""
+    words = method == "wordvectors"
+    texts = problem.given or problem.own
+    bases = []
+    for folder, name in zip(folders, _names(folders), strict=True):
+        if words or not problem.adapts:  # word vectors are no language model: as they are
+            bases.append(Base(name, folder, None, out))
+            continue
+        title = f"{name}, adapted"
+        needs = _preparation(f"{method}, {title}", "adapt", method, options, problem, folder, texts)
+        bases.append(Base(title, None, needs, out))
+    if words and vectors is not None:
+        if not vectors.is_file():
+            raise UsageError(f"--vectors {vectors}: no such file")
+        name = vectors.name
+        for ending in (".xz", ".gz", ".txt", ".vec", ".bin"):
+            name = name.removesuffix(ending)
+        needs = _preparation(f"{method}, {name}", "vectors", method, options, problem, vectors, None)
+        bases.append(Base(name, None, needs, out))
+    if not bases and problem.given is not None:
+        name = f"{method}, {PRETRAINED_HERE}"
+        needs = _preparation(name, "pretrain", method, options, problem, None, texts)
+        bases.append(Base(PRETRAINED_HERE, None, needs, out))
+    return bases
+
+
+def _vocabulary(method: str, options: Options, problem: Problem, out: Path) -> Base:
+    name = f"{method}, vocabulary"
+    needs = _preparation(name, "vocabulary", method, options, problem, None, problem.given or problem.own)
+    return Base("vocabulary", None, needs, out)
+
+
+def _preparation(
+    name: str, work: Any, method: str, options: Options, problem: Problem, source: Path | None, texts: Any
+) -> Preparation:
+    own = {"adapt": ("adaptation", "fitting"), "pretrain": ("pretraining", *OF_STARTS)}.get(
+        work, OF_STARTS[:2]
+    )
+    settings = {table: options.table(table, method) for table in own}
+    if "fitting" in own:
+        settings["fitting"] = {"device": options.device, **settings["fitting"]}
+    return Preparation(
+        name, work, method, options.seed, source, texts, options.encoder_size, problem.language, settings
+    )
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The folders' own names, with those above where two are called the same."""
+    absolute = [folder.resolve() for folder in folders]
+    names = [folder.name for folder in absolute]
+    return [
+        name if names.count(name) == 1 else f"{folder.parent.name}/{name}"
+        for folder, name in zip(absolute, names, strict=True)
+    ]
+
+
+def _of(method: str, base: Base, scratch: bool, options: Options) -> list[Entry]:
+    """A start with each of its recipes."""
+    from pretune.config import merge
+    from pretune.runs.run import TABLES
+    from pretune.runs.starts import method_named
+
+    record = method_named(method)
+    task = merge(record.task_options, options.table("task", method))
+    fitting = {"device": options.device, **options.table("fitting", method)}
+    start = "scratch" if scratch else base.name
+    found = []
+    for name in options.recipes or [None]:
+        recipe = recipe_of(record, scratch, name)
+        described = _to_dict(_changed(recipe, options, method), TABLES)
+        contender = Contender(method, str(described["kind"]), start)
+        setting = Setting(contender, described, base.place, base.fingerprint, task, fitting)
+        found.append(Entry(setting, base.needs))
+    return found
+
+
+def recipe_of(method: Method, scratch: bool, name: str | None) -> Recipe:
+    """The recipe called `name`, else the method's own; from scratch `full`: nothing known is to be spared."""
+    from pretune.config import build
+    from pretune.recipes import RECIPES
+    from pretune.recipes.base import Recipe
+    from pretune.runs.run import TABLES
+
+    name = name or ("full" if scratch else None)
+    if name is None or type(method.recipe) is RECIPES.get(name):
+        return method.recipe
+    return build(Recipe, {"kind": name}, "recipe", TABLES)  # type: ignore[type-abstract]
+
+
+def _changed(recipe: Recipe, options: Options, method: str) -> Recipe:
+    """With the settings that this recipe has: `recipe.factor` is nothing to `full`."""
+    from pretune.config import update
+    from pretune.runs.run import TABLES
+
+    possible = {f.name for f in fields(recipe)}  # type: ignore[arg-type]
+    changes = {name: value for name, value in options.table("recipe", method).items() if name in possible}
+    return update(recipe, changes, "recipe", TABLES)
+
+
+def _check_recipe_settings(options: Options, found: Sequence[Entry]) -> None:
+    """A setting that no recipe has is a mistake."""
+    encoders = [e.setting for e in found if e.setting.contender.method != "tfidf"]
+    wanted: set[tuple[str | None, str]] = {(None, name) for name in options.settings.get("recipe", {})}
+    for method in options.methods:
+        wanted |= {(method, name) for name in options.settings.get(method, {}).get("recipe", {})}
+    for whose, name in sorted(wanted, key=str):
+        if not any(name in s.recipe for s in encoders if whose in (None, s.contender.method)):
+            kinds = sorted({s.contender.recipe for s in encoders}) or ["no encoder"]
+            raise UsageError(f"recipe.{name}: none of the recipes here ({', '.join(kinds)}) has that setting")
+
+
+def _to_dict(recipe: Any, tables: Mapping[type, Mapping[str, type]]) -> dict[str, Any]:
+    from pretune.config import to_dict
+
+    described = to_dict(recipe, tables)
+    return (
+        described
+        if "kind" in described
+        else {"kind": f"{type(recipe).__module__}:{type(recipe).__qualname__}", **described}
+    )

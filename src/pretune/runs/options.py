@@ -1,0 +1,85 @@
+"""What a comparison is asked to compare, beside the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pretune.errors import UsageError, choose
+
+Size = int | Literal["all"]
+TABLES_OF_SETTINGS = ("recipe", "task", "pretraining", "adaptation", "encoder", "codec", "fitting", "tfidf")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The same for every data set."""
+
+    methods: tuple[str, ...] = ("tfidf", "wordvectors", "ulmfit")
+    recipes: tuple[str, ...] = ()
+    """For every encoder; without any each has its own: the paper's with a start, `full` from scratch."""
+    sizes: tuple[Size, ...] = ()
+    """Numbers of labels, validation included; without any 100, 200, 500, 1000 and a small pool whole."""
+    seeds: int = 3
+    seed: int = 0
+    """The first seed; it also decides a held-out test set and what is made once for all."""
+    scratch: bool = True
+    """Whether every encoder is also trained from random weights."""
+    encoder_size: str = "small"
+    """Of encoders that are pretrained here, or have no start at all."""
+    language: str | None = None
+    """Guessed from the characters if not given."""
+    valid_share: float = 0.2
+    """Of the labels, for choosing epochs and models."""
+    test_share: float = 0.2
+    """Of the data, where there is no test file."""
+    jobs: int | None = None
+    """Trainings at a time; one for each core, or one on an accelerator, if not given."""
+    device: str = "auto"
+    only: str | None = None
+    """A pattern of method/recipe/start/size/seed: the only trainings to run."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Tables such as {"recipe": {"epochs": 4}}, or for one method {"ulmfit": {"recipe": {"epochs": 4}}}."""
+
+    def check(self, out: Path) -> None:
+        """Raise before anything is read if this cannot work."""
+        from pretune.methods import METHODS
+        from pretune.recipes import RECIPES
+
+        for method in self.methods:
+            if method != "tfidf" and method not in METHODS and ":" not in method:
+                raise choose("--methods", method, ["tfidf", *METHODS])
+        for recipe in self.recipes:
+            if recipe not in RECIPES and ":" not in recipe:
+                raise choose("--recipes", recipe, RECIPES)
+        if not self.methods:
+            raise UsageError("--methods names no method")
+        if self.seeds < 1:
+            raise UsageError(f"--seeds is {self.seeds}; at least one is needed")
+        if self.jobs is not None and self.jobs < 1:
+            raise UsageError(f"--jobs is {self.jobs}; at least one is needed")
+        for name in ("valid_share", "test_share"):
+            if not 0 < getattr(self, name) < 1:
+                option = name.replace("_", "-")
+                raise UsageError(
+                    f"--{option} is {getattr(self, name)}; give a number between 0 and 1, such as 0.2"
+                )
+        for table in self.settings:
+            if table not in TABLES_OF_SETTINGS and table not in self.methods:
+                raise choose("a setting's first word", table, [*TABLES_OF_SETTINGS, *self.methods])
+        for method in self.methods:
+            for table in self.settings.get(method, {}):
+                if table not in TABLES_OF_SETTINGS:
+                    raise choose(f"a setting of {method}", table, TABLES_OF_SETTINGS)
+        if out.exists() and not out.is_dir():
+            raise UsageError(f"--out {out} is a file; give a folder")
+        if out.is_dir() and any(out.iterdir()) and not (out / "cells").is_dir():
+            raise UsageError(f"--out {out} is not empty and holds no earlier comparison; give another folder")
+
+    def table(self, name: str, method: str) -> dict[str, Any]:
+        """A table of settings as it holds for one method."""
+        from pretune.config import merge
+
+        return merge(self.settings.get(name, {}), self.settings.get(method, {}).get(name, {}))

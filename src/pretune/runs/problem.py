@@ -1,0 +1,183 @@
+"""The data of a comparison: a pool to draw from, test samples, unlabelled text, and what to say of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+from pretune.data.golds import LabelKind
+from pretune.data.readers import read_samples
+from pretune.data.samples import Sample
+from pretune.data.splits import check_labels, split, without_leaks
+from pretune.errors import UsageError, UserError, choose
+from pretune.runs.cells import Data
+from pretune.runs.options import Options, Size
+from pretune.runs.prepare import Texts, plain, texts_of
+
+Labelled = Path | str | Sequence[Sample]
+Unlabelled = Literal["none"] | Sequence[Path | str] | None
+LADDER = (100, 200, 500, 1000)  # sizes where none are given
+ALL_UP_TO = 2000  # a pool of up to this many is also used whole
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A data set as read."""
+
+    name: str
+    data: Data
+    labels: tuple[str, ...]  # in order; none for numbers
+    text_columns: tuple[str, ...]
+    label_columns: tuple[str, ...]
+    language: str
+    sizes: tuple[int, ...]
+    own: Texts  # the training texts, without labels
+    given: Texts | None  # those and what the user gave
+    adapts: bool
+    notes: tuple[str, ...]
+
+
+def read(
+    train: Labelled,
+    test: Labelled | None,
+    unlabelled: Unlabelled,
+    name: str | None,
+    reading: Mapping[str, Any],
+    kind: str | None,
+    options: Options,
+) -> Problem:
+    """Read, hold out a test set where there is none, remove leaks, and decide sizes and language."""
+    if kind is not None and kind not in get_args(LabelKind):
+        raise choose("--kind", kind, get_args(LabelKind))
+    learn, found, columns, notes = _samples(train, cast(Any, kind), reading)
+    if test is None:
+        learn, check = split(learn, options.test_share, options.seed)
+        notes.append(
+            f"{len(check):,} of {len(learn) + len(check):,} samples are held out for the test (no test file)."
+        )
+    else:
+        again = (
+            {**reading, "text": columns[0], "label": columns[1]} if columns[0] and is_file(test) else reading
+        )
+        check, _, _, more = _samples(test, found, again)
+        notes += more
+        parts = {len(s.parts) for s in (*learn, *check)}
+        if len(parts) > 1:
+            raise UserError(
+                f"samples have {' or '.join(map(str, sorted(parts)))} texts; all need the same number"
+            )
+    learn, leaks = without_leaks(learn, check)
+    notes += [*leaks, *check_labels(learn, check, found)]
+    data = Data(tuple(learn), tuple(check), found, options.valid_share)
+    language = options.language or guess_language(learn)
+    notes.append(
+        f"Language: {language}{'' if options.language else ', guessed from the characters (--language)'}."
+    )
+    own, given = _texts(unlabelled, data, str(reading["encoding"]), columns[0])
+    return Problem(
+        name or (Path(cast(Any, train)).name if is_file(train) else "samples"),
+        data,
+        labels_of(learn, found),
+        *columns,
+        language,
+        sizes(options.sizes, data, labels_of(learn, found)),
+        own,
+        given,
+        unlabelled != "none",
+        tuple(notes),
+    )
+
+
+def is_file(data: Labelled) -> bool:
+    return isinstance(data, (str, Path))
+
+
+def _samples(
+    data: Labelled, kind: LabelKind | None, reading: Mapping[str, Any]
+) -> tuple[list[Sample], LabelKind, tuple[tuple[str, ...], tuple[str, ...]], list[str]]:
+    if isinstance(data, (str, Path)):
+        found = read_samples(Path(data), kind=kind, **reading)
+        return found.samples, found.kind, (found.text_columns, found.label_columns), list(found.notes)
+    samples = list(data)
+    if not samples:
+        raise UserError("there are no samples to compare on")
+    missing = sum(sample.gold is None for sample in samples)
+    if missing:
+        raise UserError(f"{missing} of {len(samples)} samples have no gold; give labelled ones")
+    return samples, kind or kind_of(samples), ((), ()), []
+
+
+def kind_of(samples: Sequence[Sample]) -> LabelKind:
+    """What the golds of samples made in Python are."""
+    if all(isinstance(s.gold, str) for s in samples):
+        return "one"
+    if all(isinstance(s.gold, tuple) for s in samples):
+        return "many"
+    if all(isinstance(s.gold, float) for s in samples):
+        return "number"
+    found = sorted({type(s.gold).__name__ for s in samples})
+    raise UserError(f"golds are {', '.join(found)}; they must all be str, all tuple (of str), or all float")
+
+
+def labels_of(samples: Sequence[Sample], kind: str) -> tuple[str, ...]:
+    if kind == "number":
+        return ()
+    from pretune.tasks.classification import Classification
+
+    return Classification.of(samples, kind).labels  # type: ignore[arg-type]
+
+
+def guess_language(samples: Sequence[Sample]) -> str:
+    """zh or ja where most letters are theirs, else en: it decides how words are found."""
+    text = "".join(text for sample in samples[:2000] for text in sample.texts)
+    letters = sum(c.isalpha() for c in text)
+    kana = len(re.findall(r"[\u3040-\u30ff]", text))
+    han = len(re.findall(r"[\u3400-\u9fff]", text))
+    if han + kana < 0.3 * max(1, letters):
+        return "en"
+    return "ja" if kana > 0.2 * (han + kana) else "zh"
+
+
+def sizes(asked: Sequence[Size], data: Data, labels: Sequence[str]) -> tuple[int, ...]:
+    """In rising order; "all" is the whole pool."""
+    pool = len(data.pool)
+    if not asked:
+        found = {size for size in LADDER if size < pool}
+        found |= {pool} if pool <= ALL_UP_TO or not found else set()
+    else:
+        found = {pool if size == "all" else int(size) for size in asked}
+    least = max(4, len(labels) + 1)
+    for size in sorted(found):
+        if size > pool:
+            raise UsageError(
+                f"--sizes {size}: the pool for training has {pool:,} samples; 'all' takes them all"
+            )
+        if size < least:
+            reason = f" of {len(labels)} labels" if labels else ""
+            if not asked:
+                raise UserError(
+                    f"{pool} training samples{reason} are too few to compare anything; give at least {least}"
+                )
+            raise UsageError(f"--sizes {size} is too small for data{reason}; give at least {least}")
+    return tuple(sorted(found))
+
+
+def _texts(
+    unlabelled: Unlabelled, data: Data, encoding: str, columns: Sequence[str]
+) -> tuple[Texts, Texts | None]:
+    """(training texts, those and what was given)."""
+    tested = frozenset(plain(text) for text in texts_of(data.test))
+    own = Texts(texts=texts_of(data.pool), tested=tested)
+    if unlabelled is None or unlabelled == "none":
+        return own, None
+    paths = tuple(x for x in unlabelled if isinstance(x, Path))
+    texts = tuple(x for x in unlabelled if not isinstance(x, Path))
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"--unlabelled {path}: no such file or folder")
+    tables = any(re.search(r"\.(csv|tsv|jsonl|ndjson|json|parquet)(\.gz|\.xz)?$", p.name) for p in paths)
+    column = columns[0] if tables and columns else None
+    return own, Texts(paths, own.texts + texts, encoding, column, tested)
