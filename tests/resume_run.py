@@ -1,8 +1,9 @@
-"""Trains the tiny model in processes that are killed and resumed: `resume_run.py FOLDER PROCESSES WORKERS SEED`.
+"""Trains the tiny model in processes that are killed and resumed: `resume_run.py FOLDER SEED 1x0 2x2 …`.
 
-Torch is imported once; every process of every run is a fork of this one. Leaves in FOLDER, for each
-rank, `whole-RANK.pt` of an uninterrupted run and `killed-RANK.pt` of one that was killed with SIGKILL
-after two random steps and once in the middle of writing a checkpoint, then resumed to its end.
+Torch is imported once; every process of every run is a fork of this one. For each number of processes
+x number of workers it leaves, for each rank, `FOLDER/1x0/whole-RANK.pt` of an uninterrupted run and
+`killed-RANK.pt` of one that was killed with SIGKILL after two random steps and once in the middle of
+writing a checkpoint, then resumed to its end.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from typing import Any
 
 import accelerate  # noqa: F401, so that the forks need not
 import torch
+import torch._dynamo  # the same: optimizers import it
+import torch.distributed.nn  # the same: DistributedDataParallel
 from tiny_training import TinySource, gradual, loss_of, quietly, tiny_model, weights_of
 
 from pretune.training.checkpoints import State
@@ -67,8 +70,8 @@ def kill_while_saving() -> None:
     torch.save = write_half_and_die
 
 
-def launch(processes: int, run: Callable[[], None], meddle: Callable[[], None] = lambda: None) -> bool:
-    """Run in as many forks as torchrun would start; False if one was killed (then all are)."""
+def launch(processes: int, run: Callable[[], None], killer: Callable[[], None] | None = None) -> bool:
+    """Run in as many forks as torchrun would start processes; False if one was killed (then all are)."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -83,11 +86,13 @@ def launch(processes: int, run: Callable[[], None], meddle: Callable[[], None] =
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         code = 1
         try:
-            meddle()
+            if killer:
+                killer()
             run()
             code = 0
         except BaseException:
-            traceback.print_exc()
+            if not killer:  # else it may well complain that its peer is gone
+                traceback.print_exc()
         finally:
             sys.stderr.flush()
             os._exit(code)
@@ -100,15 +105,14 @@ def launch(processes: int, run: Callable[[], None], meddle: Callable[[], None] =
             time.sleep(0.1)
             for other in set(children) - set(ends):
                 os.kill(other, signal.SIGKILL)
-    if any(os.WIFEXITED(status) and os.WEXITSTATUS(status) for status in ends.values()):
-        killed = any(os.WIFSIGNALED(status) for status in ends.values())
-        if not killed:  # a survivor may well complain that its peer is gone
-            sys.exit("a run failed")
-    return not any(os.WIFSIGNALED(status) for status in ends.values())
+    killed = any(os.WIFSIGNALED(status) for status in ends.values())
+    if not killed and any(ends.values()):
+        sys.exit("a run failed")
+    return not killed
 
 
-def main(folder: Path, processes: int, workers: int, seed: int) -> None:
-    torch.set_num_threads(1)
+def kill_and_resume(folder: Path, seed: int, processes: int, workers: int) -> None:
+    folder.mkdir()
     fitting = partial(quietly, accumulate=ACCUMULATE, workers=workers, checkpoint_steps=3)
     assert launch(processes, partial(train, folder / "whole", fitting()))
 
@@ -128,4 +132,6 @@ def main(folder: Path, processes: int, workers: int, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
+    torch.set_num_threads(1)
+    for case in sys.argv[3:]:
+        kill_and_resume(Path(sys.argv[1]) / case, int(sys.argv[2]), *map(int, case.split("x")))

@@ -113,7 +113,7 @@ def test_frozen_blocks_drop_nothing() -> None:
 
 def test_the_purpose_sets_the_dropouts_of_the_paper() -> None:
     made = encoder(AWDLSTMConfig(8, 8, task_drop_mult=0.5))
-    blocks = [block for block in made.rnns]
+    blocks = list(made.rnns)
     assert (made.embedding.word_p, made.embedding.input_p) == (0.025, 0.2)
     assert [block.output_p for block in blocks] == [0.15, 0.15, 0.0]
     made.purpose("language_model")

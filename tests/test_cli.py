@@ -10,13 +10,20 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny
 from typer.testing import CliRunner
 
+import tiny
 from pretune.cli import COMMANDS, app
 
 FAST = ["--device", "cpu", "--quiet"]
-WORDS = ["--method", "wordvectors", "encoder.width=6", "codec.min_count=1", "recipe.epochs=5", "recipe.lr=0.05"]
+WORDS = [
+    "--method",
+    "wordvectors",
+    "encoder.width=6",
+    "codec.min_count=1",
+    "recipe.epochs=5",
+    "recipe.lr=0.05",
+]
 
 
 def run(*arguments: object, stdin: str | None = None) -> tuple[int, str, str]:
@@ -44,7 +51,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(data: Path) -> Path:
-    code, out, err = run("finetune", "classification", data / "train.csv", "--out", data / "model", *WORDS, *FAST)
+    code, out, err = run(
+        "finetune", "classification", data / "train.csv", "--out", data / "model", *WORDS, *FAST
+    )
     assert code == 0, err
     assert out.startswith("validation: accuracy")
     return data / "model"
@@ -169,7 +178,7 @@ def test_pretrain_and_adapt_end_in_folders_that_finetune_starts_from(data: Path,
     code, _, err = run(*given, "--vocabulary", "union", *adapted, *FAST)
     assert code == 0, err
     given = ["finetune", "classification", data / "train.csv", "--from", tmp_path / "new"]
-    code, out, err = run(*given, "--out", tmp_path / "m", "recipe.epochs=1", *FAST)
+    code, _, err = run(*given, "--out", tmp_path / "m", "recipe.epochs=1", *FAST)
     assert code == 0, err
     assert json.loads((tmp_path / "m" / "run.json").read_text())["config"]["recipe"]["kind"] == "gradual"
     assert not list(tmp_path.glob("*.checkpoints"))

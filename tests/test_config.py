@@ -123,7 +123,7 @@ def test_a_mistake_names_the_place_and_the_possible_values(said: str, message: s
 def test_a_missing_or_refused_value_names_the_place() -> None:
     with pytest.raises(UsageError, match=r"^task: .*needed"):
         build(Strict, {}, "task")
-    with pytest.raises(UsageError, match="^task: needed is -1; give 0 or more"):
+    with pytest.raises(UsageError, match=r"^task: needed is -1; give 0 or more"):
         build(Strict, {"needed": -1}, "task")
     with pytest.raises(UsageError, match=r"x\.kind is missing; choose one of constant, triangle"):
         build(Schedule, {}, "x", TABLES)  # type: ignore[type-abstract]
@@ -158,7 +158,7 @@ def test_what_is_no_setting_is_refused(said: str) -> None:
 
 
 def test_a_value_cannot_be_a_table_as_well() -> None:
-    with pytest.raises(UsageError, match="a.b is set below a, which has been given a value"):
+    with pytest.raises(UsageError, match=r"a\.b is set below a, which has been given a value"):
         parse(["a=1", "a.b=2"])
 
 

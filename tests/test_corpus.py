@@ -122,7 +122,7 @@ def test_missing_files_empty_folders_and_idle_options_are_refused(tmp_path: Path
         documents([tmp_path / "empty"])
     with pytest.raises(UsageError, match="--text 'body' names a column"):
         documents([path], text="body")
-    with pytest.raises(UsageError, match="--documents line is for .txt files"):
+    with pytest.raises(UsageError, match=r"--documents line is for \.txt files"):
         documents([write(tmp_path / "a.jsonl", '{"text": "one"}')], split="line")
     with pytest.raises(UsageError, match="no text encoding"):
         documents([path], encoding="utf-9")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-import tiny
 
+import tiny
 from pretune.data.samples import Sample, sample
 from pretune.methods import METHODS
 from pretune.recipes import RECIPES

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
+import tiny
 from pretune.data.samples import Sample, sample
 from pretune.errors import UsageError, UserError
 from pretune.methods import METHODS

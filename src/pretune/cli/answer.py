@@ -36,7 +36,7 @@ BatchSize = Annotated[
 
 def evaluate(
     folder: Folder,
-    test: Annotated[Path, typer.Argument(help="Labelled file, read like the training file.")],
+    test: Annotated[Path, typer.Argument(metavar="TEST", help="Labelled file, read like the training file.")],
     out: Annotated[Path | None, typer.Option("--out", help="Write the scores as JSON as well.")] = None,
     text: Text = None,
     label: Label = None,

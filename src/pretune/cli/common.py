@@ -124,7 +124,7 @@ class Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except UserError as error:
-            fail(str(error))
+            fail(str(error), "error" if error.exit_code != 130 else "stopped")
             raise typer.Exit(error.exit_code) from None
         except BrokenPipeError:
             raise
@@ -132,16 +132,16 @@ class Group(TyperGroup):
             fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
-            fail("interrupted")
+            fail("interrupted", "stopped")
             raise typer.Exit(130) from None
 
 
-def fail(message: str) -> None:
+def fail(message: str, word: str = "error") -> None:
     """`error: …` in red, on one line of stderr."""
     from rich.text import Text as Styled
 
     line = " ".join(message.split())
-    stderr().print(Styled.assemble(("error: ", "bold red"), line), soft_wrap=True)
+    stderr().print(Styled.assemble((f"{word}: ", "bold red"), line), soft_wrap=True)
 
 
 def stderr() -> Console:
@@ -224,20 +224,27 @@ def done(out: Path, notes: Notes) -> None:
     notes(f"saved in {out}")
 
 
-def print_plan(rows: Sequence[Mapping[str, object]], quiet: bool = False) -> None:
-    """Stages, groups, rates and parameters as a table."""
+def print_plan(rows: Sequence[Mapping[str, object]]) -> None:
+    """Stages one after another, each with a table of its groups, rates and parameters."""
+    from itertools import groupby
+
     from rich.table import Table
 
-    table = Table("stage", "epochs", "group", "rate", "decay", "parameters", "optimizer", "schedule")
-    for number in (3, 4, 5):
-        table.columns[number].justify = "right"
-    last = None
-    for row in rows:
-        stage = (str(row["stage"]), str(row["epochs"])) if row["stage"] != last else ("", "")
-        last = row["stage"]
-        rates = f"{row['lr']:.4g}", f"{row['weight_decay']:.4g}", f"{row['parameters']:,}"
-        table.add_row(*stage, str(row["group"]), *rates, str(row["optimizer"]), str(row["schedule"]))
-    stdout().print(table)
+    console = stdout()
+    for number, (name, of_stage) in enumerate(groupby(rows, lambda row: row["stage"]), start=1):
+        groups = list(of_stage)
+        first = groups[0]
+        epochs = f"{first['epochs']} epoch{'s' * (first['epochs'] != 1)}"
+        console.print(
+            f"{number}. {name}: {epochs}, {first['optimizer']}, {first['schedule']}", soft_wrap=True
+        )
+        table = Table("group", "rate", "weight decay", "parameters")
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for row in groups:
+            rates = f"{row['lr']:.4g}", f"{row['weight_decay']:.4g}", f"{row['parameters']:,}"
+            table.add_row(str(row["group"]), *rates)
+        console.print(table)
 
 
 def score_lines(scores: Mapping[str, float]) -> str:

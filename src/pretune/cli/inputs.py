@@ -130,7 +130,8 @@ def started_from(
     if vectors is not None:
         if chosen.name != "wordvectors":
             raise UsageError(f"--vectors are for wordvectors; {chosen.name} starts with --from DIR")
-        start = vectors_start(vectors, codec, said["encoder"])
+        changes = {"language": language, **said["codec"]} if language else said["codec"]
+        start = vectors_start(vectors, changes, said["encoder"])
     else:
         if size not in chosen.sizes:
             raise choose("--size", size, chosen.sizes)

@@ -38,7 +38,9 @@ from pretune.errors import choose
 if TYPE_CHECKING:
     from pretune.tasks.base import Task
 
-Paths = Annotated[list[Path], typer.Argument(help="Text files or folders; also .jsonl, .csv, .gz, .xz.")]
+Paths = Annotated[
+    list[Path], typer.Argument(metavar="CORPUS…", help="Text files or folders; .jsonl, .csv, .gz, .xz.")
+]
 CorpusText = Annotated[str | None, typer.Option("--text", help="Column with the text in tables of a corpus.")]
 Documents = Annotated[
     str | None,
@@ -62,7 +64,7 @@ Vectors = Annotated[
 
 def pretrain(
     context: typer.Context,
-    method: Annotated[str, typer.Argument(help="ulmfit or wordvectors.")],
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="ulmfit or wordvectors.")],
     corpus: Paths,
     out: Out,
     size: Size = "small",
@@ -133,7 +135,7 @@ def pretrain(
 
 def adapt(
     context: typer.Context,
-    folder: Annotated[Path, typer.Argument(help="What `pretrain` left.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What `pretrain` left.")],
     corpus: Paths,
     out: Out,
     vocabulary: Annotated[
@@ -199,8 +201,10 @@ def adapt(
 
 def finetune(
     context: typer.Context,
-    task: Annotated[str, typer.Argument(help="classification.")],
-    train: Annotated[Path, typer.Argument(help="Labelled csv, tsv, jsonl, parquet, or a folder a class.")],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="classification.")],
+    train: Annotated[
+        Path, typer.Argument(metavar="TRAIN", help="Labelled csv, tsv, jsonl, parquet, or a folder a class.")
+    ],
     out: Out,
     valid: Annotated[
         Path | None, typer.Option("--valid", help="Labelled file to choose the best epoch by.")

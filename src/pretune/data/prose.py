@@ -10,6 +10,10 @@ from inspect import cleandoc
 MASK = "something"  # an English noun that every vocabulary has: sentences still read as sentences
 LONGEST = 60  # words of a passage
 
+RULES, BULLETS = (
+    "-=~^*#\"'+",
+    "-*+•:0123456789",
+)  # what lines may end and begin with: cheaper to ask than a match
 UNDERLINE = re.compile(r"\s*([-=~^*#\"'+])\1{2,}\s*$")
 ASIDE = re.compile(r"\.\. (note|warning|tip|important|caution|deprecated|attention|hint)::")
 NO_PROSE = re.compile(r"(references?|see also|bibliography|citations?)\s*:?$", re.I)
@@ -39,7 +43,7 @@ NAME = re.compile(
 PIECES = re.compile(r"((?:[^\w.]|\.(?!\w))+)")
 HYPHENATED = re.compile(r"(?i)[\w.]*scikits?-\w+")
 SHORTHAND = frozenset(("e.g", "i.e", "w.r.t", "a.k.a"))
-REPEATED = re.compile(rf"\b{MASK}(?:[ ,/=-]+(?:and |or )?{MASK})+\b")
+REPEATED = re.compile(rf"{MASK}(?:[ ,/=-]+(?:and |or )?{MASK})+\b")
 ARTICLE = re.compile(rf"\b([Aa])n {MASK}\b")
 # "and" and the like: what follows a formula or a listing that was left out
 FRAGMENT = re.compile(r"(and|as|but|for|is|or|so|such|than|then|to|where|which|while|with) ")
@@ -82,7 +86,7 @@ def blocks(docstring: str) -> Iterator[str]:
     lines = cleandoc(docstring).split("\n")
     for line, below in zip(lines, [*lines[1:], ""], strict=True):
         text = line.strip()
-        underline, ruled = ruled, UNDERLINE.match(below) is not None
+        underline, ruled = ruled, below[-1:] in RULES and UNDERLINE.match(below) is not None
         if not text:
             if block:
                 yield " ".join(block)
@@ -90,7 +94,7 @@ def blocks(docstring: str) -> Iterator[str]:
             code = False
             continue
         indent = len(line) - len(line.lstrip())
-        lead = LEAD.match(text)
+        lead = LEAD.match(text) if text[0] in BULLETS or ": " in text else None
         if block and (
             lead or indent < at or (indent > at and not hanging) or text.startswith((">>>", ".. "))
         ):
@@ -100,7 +104,7 @@ def blocks(docstring: str) -> Iterator[str]:
             continue
         skipped = None
         code = code or text.startswith(">>>")
-        if NO_PROSE.match(text):
+        if len(text) < 20 and NO_PROSE.match(text):
             unread = True
         elif ruled:
             unread = False
@@ -133,12 +137,13 @@ def masked(sentence: str) -> str:
     """Every library's name, everything in backticks and everything that looks like an identifier is MASK."""
     if "`" in sentence or "*" in sentence:
         sentence = QUOTED.sub(MASK, sentence)
-    if "(" in sentence:
+    if sentence.count("(") > sentence.count(" ("):
         sentence = CALL.sub(MASK, sentence)
     sentence = " ".join(map(masked_word, sentence.split()))
     if MASK not in sentence:
         return sentence
-    return ARTICLE.sub(rf"\1 {MASK}", REPEATED.sub(MASK, sentence))
+    sentence = REPEATED.sub(MASK, sentence)
+    return ARTICLE.sub(rf"\1 {MASK}", sentence) if f"n {MASK}" in sentence else sentence
 
 
 @cache
@@ -160,7 +165,7 @@ def is_prose(sentence: str) -> bool:
         and 4 <= len(tokens) <= LONGEST
         and not any(mark in sentence for mark in FOREIGN)
         and sum(map(is_word, tokens)) >= 0.8 * len(tokens)
-        and sum(MASK in token for token in tokens) <= 0.2 * len(tokens)
+        and sentence.count(MASK) <= 0.2 * len(tokens)
     )
 
 

@@ -9,6 +9,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from hashlib import blake2b
 from importlib import import_module
 from pathlib import Path
@@ -19,8 +20,21 @@ from pretune.data.words import Words
 from pretune.errors import UsageError, UserError, choose
 
 SEGMENTERS: Final = ("words", "characters", "jieba")
-BY_CHARACTER: Final = ("zh", "ja", "yue", "wuu", "lzh")  # languages written without spaces, read by characters
-WITHOUT_SPACES: Final = ("th", "lo", "km", "my", "bo", "dz")  # written without spaces, and characters say too little
+BY_CHARACTER: Final = (
+    "zh",
+    "ja",
+    "yue",
+    "wuu",
+    "lzh",
+)  # languages written without spaces, read by characters
+WITHOUT_SPACES: Final = (
+    "th",
+    "lo",
+    "km",
+    "my",
+    "bo",
+    "dz",
+)  # written without spaces, and characters say too little
 
 # Chinese and Japanese characters with their signs; kana; Bopomofo; compatibility forms; rare ones.
 CJK: Final = (
@@ -78,7 +92,7 @@ class Jieba:
 
 
 class Own:
-    """The user's function of a text: it gives words, found in the text left to right, or (start, end) pairs."""
+    """The user's function of a text: it gives words, found from left to right, or (start, end) pairs."""
 
     by_run = False
 
@@ -98,8 +112,8 @@ class Own:
                 span = Span(span.start, span.start + len(word))
                 if span.start < 0:
                     raise UserError(
-                        f"segmenter {self.name!r} gave the word {word!r}, which is not in the text from character "
-                        f"{at} on ({text[at : at + 30]!r}); its words must be pieces of the text, in order"
+                        f"segmenter {self.name!r} gave {word!r}, which is not in the text from "
+                        f"character {at} on ({text[at : at + 30]!r}); its words must be pieces of the text, in order"
                     )
             else:
                 span = _given_span(given, at, len(text), self.name)
@@ -156,7 +170,9 @@ def _imported(name: str) -> Callable[[str], Sequence[Any]]:
     if not module or not attribute:
         raise UsageError(f"segmenter is {name!r}; write your function as module:function")
     if module.split(".")[0] in sys.stdlib_module_names:  # a saved folder must not reach os.system
-        raise UsageError(f"segmenter {name!r} is in Python's standard library; put a function of yours in a module")
+        raise UsageError(
+            f"segmenter {name!r} is in Python's standard library; put a function of yours in a module"
+        )
     try:
         found = _module(module)
     except ImportError as error:
@@ -194,7 +210,9 @@ def _given_span(given: Any, at: int, size: int, name: str) -> Span:
     try:
         start, end = (int(number) for number in given)
     except (TypeError, ValueError):
-        raise UserError(f"segmenter {name!r} gave {given!r}; it must give words or (start, end) pairs") from None
+        raise UserError(
+            f"segmenter {name!r} gave {given!r}; it must give words or (start, end) pairs"
+        ) from None
     if not at <= start <= end <= size:
         raise UserError(
             f"segmenter {name!r} gave the pair ({start}, {end}) after character {at} of {size}; "
@@ -206,8 +224,6 @@ def _given_span(given: Any, at: int, size: int, name: str) -> Span:
 def _private_cache() -> str:
     """A folder of the user's own for jieba's unpacked dictionary."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pretune"
-    try:
+    with suppress(OSError):  # then jieba unpacks its dictionary each time, which takes a second
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError:
-        pass  # jieba then builds its dictionary in memory, in a second
     return str(folder)

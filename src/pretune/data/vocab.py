@@ -15,7 +15,7 @@ MOST_COUNTED: Final = 5_000_000  # distinct words held while counting; about 600
 
 
 class Vocab:
-    """Words in the order of their ids. Of a word that stands twice (published lists do that) the first counts."""
+    """Words in the order of their ids. Where a word stands twice (published lists), the first counts."""
 
     def __init__(self, words: Iterable[str]) -> None:
         self.words = tuple(words)

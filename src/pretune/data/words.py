@@ -8,56 +8,31 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
+from pretune.data.lexicon import known
 from pretune.data.samples import Span
 
 VERSION: Final = "1"  # to be raised when any split changes: it dates token files
-LONGEST: Final = 1000  # a longer run without a space (data, no language) is cut there, which keeps time linear
-KEPT: Final = 2**17  # distinct runs whose splits are remembered
+LONGEST: Final = (
+    1000  # a longer run without a space (data, no language) is cut there, which keeps time linear
+)
+KEPT: Final = 2**17  # distinct runs whose splits are remembered,
+LONGEST_KEPT: Final = 40  # if no longer than this
 ELISION: Final = ("fr", "it", "ca")  # l'homme, dell'arte: split after the apostrophe
 
-RUN = re.compile(r"\S{1,%d}" % LONGEST)
+RUN = re.compile(rf"\S{{1,{LONGEST}}}")
 
 PUNCTUATION: Final = "…,:;!?¿؟¡()[]{}<>_#*&。？！，、；：～·।،۔؛٪"
 QUOTES: Final = "'\"”“`‘´’‚,„»«「」『』（）〔〕【】《》〈〉〈〉⟦⟧"
 SINGLE: Final = frozenset(PUNCTUATION + QUOTES + "—–")  # what is always cut off an end, one by one
 CURRENCY: Final = "$£€¥฿₽﷼₴₠₡₢₣₤₥₦₧₨₩₪₫₭₮₯₰₱₲₳₵₶₷₸₹₺₻₼₾₿"
+UNITS: Final = """
+km km² km³ m m² m³ dm dm² dm³ cm cm² cm³ mm mm² mm³ ha µm nm yd in ft kg g mg µg
+t lb oz m/s km/h kmh mph hPa Pa mbar mb MB kb KB gb GB tb TB T G M K % км км²
+км³ м м² м³ дм дм² дм³ см см² см³ мм мм² мм³ нм кг г мг м/с км/ч кПа Па мбар Кб
+КБ кб Мб МБ мб Гб ГБ гб Тб ТБ тб كم كم² كم³ م م² م³ سم سم² سم³ مم مم² مم³ غرام
+جرام جم كغ ملغ كوب اكواب
+"""
 DOLLARS: Final = r"US\$|C\$|A\$"
-UNITS: Final = (
-    "km km² km³ m m² m³ dm dm² dm³ cm cm² cm³ mm mm² mm³ ha µm nm yd in ft kg g mg µg t lb oz m/s km/h kmh mph "
-    "hPa Pa mbar mb MB kb KB gb GB tb TB T G M K % км км² км³ м м² м³ дм дм² дм³ см см² см³ мм мм² мм³ нм кг г мг "
-    "м/с км/ч кПа Па мбар Кб КБ кб Мб МБ мб Гб ГБ гб Тб ТБ тб كم كم² كم³ م م² م³ سم سم² سم³ مم مم² مم³ غرام جرام "
-    "جم كغ ملغ كوب اكواب"
-)
-EMOTICONS: Final = r""":) :-) :)) :-)) :))) :-))) (: (-: =) (= :] :-] [: [-: [= =] :o) (o: :} :-} 8) 8-) (-8 ;) ;-) (; (-;
-:( :-( :(( :-(( :((( :-((( ): )-: =( >:( :') :'-) :'( :'-( :/ :-/ =/ =| :| :-| ]= =[ :1 :P :-P :p :-p :O :-O :o :-o :0
-:-0 :() >:o :* :-* :3 :-3 =3 :> :-> :X :-X :x :-x :D :-D ;D ;-D =D xD XD xDD XDD 8D 8-D ^_^ ^__^ ^___^ >.< >.> <.< ._.
-;_; -_- -__- v.v V.V v_v V_V o_o o_O O_o O_O 0_o o_0 0_0 o.O O.o O.O o.o 0.0 o.0 0.o @_@ <3 <33 <333 </3 (^_^) (-_-)
-(._.) (>_<) (*_*) (¬_¬) ಠ_ಠ ಠ︵ಠ (ಠ_ಠ) ¯\(ツ)/¯ (╯°□°）╯︵┻━┻ ><(((*>"""
-WHOLE: Final = r"""\t \n — ' \") <space> '' C++ ä. ö. ü."""  # in every language, as are a. to z.
-ABBREVIATIONS: Final = """doin doin' goin goin' nothin nothin' nuthin nuthin' ol ol' somethin somethin' em 'em ll 'll nuff
-'nuff 'S 's ‘S ‘s and/or w/o 're 'cause 'cos 'coz 'cuz 'bout ma'am o'clock lovin lovin' havin havin' Doin Doin' Goin
-Goin' Nothin Nothin' Nuthin Nuthin' Ol Ol' Somethin Somethin' 'Cause 'Cos 'Coz 'Cuz Ma'am O'clock Lovin Lovin' Havin
-Havin' Mt. Ak. Ala. Apr. Ariz. Ark. Aug. Calif. Colo. Conn. Dec. Del. Feb. Fla. Ga. Ia. Id. Ill. Ind. Jan. Jul. Jun.
-Kan. Kans. Ky. La. Mar. Mass. Mich. Minn. Miss. N.C. N.D. N.H. N.J. N.M. N.Y. Neb. Nebr. Nev. Nov. Oct. Okla. Ore. Pa.
-S.C. Sep. Sept. Tenn. Va. Wash. Wis. 'd a.m. Adm. Bros. co. Co. Corp. D.C. Dr. e.g. E.g. E.G. Gen. Gov. i.e. I.e. I.E.
-Inc. Jr. Ltd. Md. Messrs. Mo. Mont. Mr. Mrs. Ms. p.m. Ph.D. Prof. Rep. Rev. Sen. St. vs. v.s."""
-# Who takes which endings. Every one of these is split without its apostrophe too (dont -> do nt), as spaCy does.
-CONTRACTIONS: Final = {
-    "i": "'m 'm|a",
-    "i you he she it we they": "'ll 'll|'ve 'd 'd|'ve",
-    "i you we they": "'ve",
-    "you we they": "'re",
-    "he she it": "'s",
-    "who what when where why how there that this these those": "'ll 'll|'ve 'd 'd|'ve",
-    "who what when where why how there that this": "'s",
-    "who what when where why how there these those": "'re 've",
-    "ca could do does did had may might must need ought sha should wo would": "n't n't|'ve",
-    "could might must should would": "'ve",
-    "ai are is was were have has dare": "n't",
-}
-NO_CONTRACTIONS: Final = "Ill ill Its its Hell hell Shell shell Shed shed were Were Well well Whore whore".split()
-SPLIT: Final = """y'|all y|all how|'d|'y How|'d|'y not|'ve not|ve Not|'ve Not|ve can|not Can|not gon|na Gon|na got|ta Got|ta
-let|'s Let|'s c'm|on C'm|on"""
 
 
 @dataclass(frozen=True)
@@ -69,7 +44,9 @@ class Rules:
     infix: re.Pattern[str]
     url: re.Pattern[str]
     known: dict[str, tuple[str, ...]]  # a run -> its words
-    phrases: dict[tuple[str, ...], tuple[str, ...]]  # words that the rules above cut from a known run -> its words
+    phrases: dict[
+        tuple[str, ...], tuple[str, ...]
+    ]  # words that the rules above cut from a known run -> its words
     longest_phrase: int
 
 
@@ -100,14 +77,16 @@ class Words:
             for word in _words(run, self.rules):
                 places.append((at, at + len(word)))
                 at += len(word)
-            if len(self._seen) >= KEPT:
-                self._seen.clear()
-            found = self._seen[run] = tuple(places)
+            found = tuple(places)
+            if len(run) <= LONGEST_KEPT:
+                if len(self._seen) >= KEPT:
+                    self._seen.clear()
+                self._seen[run] = found
         return found
 
 
 def _words(run: str, rules: Rules) -> list[str]:
-    """spaCy's algorithm: known runs, else ends peeled until nothing changes, then the middle cut at infixes."""
+    """spaCy's algorithm: known runs; else ends are peeled off, then the middle is cut at infixes."""
     if run in rules.known:
         return list(rules.known[run])
     if run.isalpha():
@@ -184,7 +163,8 @@ def _merged(words: list[str], rules: Rules) -> list[str]:
         if start not in seen and end - 1 not in seen:
             taken[start] = end
         seen.update(range(start, end))
-    merged, at = [], 0
+    merged: list[str] = []
+    at = 0
     while at < len(words):
         end = taken.get(at, at + 1)
         merged += rules.phrases[tuple(words[at:end])] if at in taken else words[at:end]
@@ -194,7 +174,7 @@ def _merged(words: list[str], rules: Rules) -> list[str]:
 
 @cache
 def rules(language: str) -> Rules:
-    """The rules of a language: English has its own contractions and abbreviations, the others share the rest."""
+    """The rules of a language. English has its own contractions and abbreviations."""
     lower, upper, uncased, icons = _letters()
     letter, ends = f"{lower}{upper}{uncased}", re.escape(PUNCTUATION + QUOTES)
     small, capital, quotes = lower + uncased, upper + uncased, re.escape(QUOTES)
@@ -218,48 +198,19 @@ def rules(language: str) -> Rules:
         rf"(?:[\w+\-.]{{2,}}://)?(?:\S+@)?(?:\d{{1,3}}(?:\.\d{{1,3}}){{3}}"
         rf"|(?:(?:[{host}][{host}_-]{{0,62}})?[{host}]\.)+[{small}]{{2,63}})(?::\d{{2,5}})?(?:[/?#]\S*)?\Z"
     )
-    bare = Rules(*(re.compile(pattern) for pattern in (prefix, suffix, infix, url)), {}, {}, 0)
-    known = _known(language)
+    bare = Rules(re.compile(prefix), re.compile(suffix), re.compile(infix), re.compile(url), {}, {}, 0)
+    by_heart = known(language)
     phrases = {
         tuple(_peeled(run, bare, {})): words
-        for run, words in known.items()
+        for run, words in by_heart.items()
         if bare.prefix.match(run) or _suffix(run, bare) or bare.infix.search(run)
     }
-    return Rules(bare.prefix, bare.suffix, bare.infix, bare.url, known, phrases, max(map(len, phrases)))
-
-
-def _known(language: str) -> dict[str, tuple[str, ...]]:
-    """Runs that no rule may touch, and contractions with where they split."""
-    whole = [*EMOTICONS.split(), *WHOLE.split(), *(f"{letter}." for letter in "abcdefghijklmnopqrstuvwxyz")]
-    whole += ABBREVIATIONS.split() if language == "en" else []
-    known = {run: (run,) for run in whole}
-    known |= {f"°{unit}.": ("°", unit, ".") for unit in "cfkCFK"}
-    if language == "en":
-        contracted = {}
-        for who, endings in CONTRACTIONS.items():
-            for start in (*who.split(), *who.title().split()):
-                for ending in endings.split():
-                    parts = (start, *ending.split("|"))
-                    contracted["".join(parts)] = parts
-                    if parts != (start, "'m", "a"):
-                        bare = tuple(part.replace("'", "") for part in parts)
-                        contracted["".join(bare)] = bare
-        for start in ("i", "I"):
-            contracted[f"{start}ma"] = (start, "m", "a")
-        known |= {run: parts for run, parts in contracted.items() if run not in NO_CONTRACTIONS}
-        known |= {entry.replace("|", ""): tuple(entry.split("|")) for entry in SPLIT.split()}
-        known |= {
-            f"{hour}{half}": (str(hour), half) for hour in range(1, 13) for half in ("am", "pm", "a.m.", "p.m.")
-        }
-    if language == "fr":
-        known["aujourd'hui"] = ("aujourd'hui",)
-    curly = {run.replace("'", "’"): tuple(part.replace("'", "’") for part in parts) for run, parts in known.items()}
-    return known | curly
+    return Rules(bare.prefix, bare.suffix, bare.infix, bare.url, by_heart, phrases, max(map(len, phrases)))
 
 
 @cache
 def _letters() -> tuple[str, str, str, str]:
-    """Small letters, capitals, letters without case, and symbols such as emoji, as ranges for a regex class."""
+    """Small letters, capitals, letters without case, and symbols such as emoji, as ranges of a class."""
     classes: dict[str, list[int]] = {"Ll": [], "Lu": [], "Lo": [], "So": []}
     for point in range(0x20000):
         category = unicodedata.category(chr(point))

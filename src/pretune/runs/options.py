@@ -69,7 +69,7 @@ class Options:
         for table in self.settings:
             if table not in TABLES_OF_SETTINGS and table not in self.methods:
                 raise choose("a setting's first word", table, [*TABLES_OF_SETTINGS, *self.methods])
-        for method in self.methods:
+        for method in set(self.methods) - {"tfidf"}:  # whose settings are one table of that name
             for table in self.settings.get(method, {}):
                 if table not in TABLES_OF_SETTINGS:
                     raise choose(f"a setting of {method}", table, TABLES_OF_SETTINGS)

@@ -158,7 +158,7 @@ def read_input(
     folder: Path,
     source: str,
     text: Sequence[str],
-    format: str | None,
+    format: str | None,  # noqa: A002, the option's name
     encoding: str,
 ) -> tuple[list[Sample], list[str]]:
     """Unlabelled samples of a file, or of stdin for "-", every one kept in order; and notes."""

@@ -170,7 +170,7 @@ def empty_start(folder: Path, config: Mapping[str, Any]) -> Start:
     """The start that config.json describes, its weights still to be loaded."""
     try:
         method = method_named(config["method"])
-        encoder_config = build(method.encoder_config, config["encoder"], "encoder")
+        encoder_config: Any = build(method.encoder_config, config["encoder"], "encoder")
     except (KeyError, UserError) as error:
         raise UserError(f"{folder / CONFIG}: {error}") from None
     codec = method.load_codec(folder)

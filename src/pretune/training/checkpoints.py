@@ -187,7 +187,7 @@ class Checkpoints:
             shared = torch.load(found / "shared.pt", map_location="cpu", weights_only=True)
             own = torch.load(
                 found / f"rank-{self.team.process_index}.pt",
-                map_location=self.team.device,
+                map_location=self.team.device.type,
                 weights_only=True,
             )
         except Exception as error:

@@ -82,14 +82,13 @@ class SampleSource:
         return count_batches(len(self.samples), self.batch_size * self.world, 2 * self.world)
 
     def batch(self, epoch: int, step: int) -> Batch:
-        wanted = self._plan(epoch)[step][self.rank :: self.world]
-        return task_batch(
-            self.task,
-            self.codec,
-            [self.samples[i] for i in wanted],
-            [self.rows[i] for i in wanted],
-            gold=True,
-        )
+        wanted = self.wanted(epoch, step)
+        samples, rows = [self.samples[i] for i in wanted], [self.rows[i] for i in wanted]
+        return task_batch(self.task, self.codec, samples, rows, gold=True)
+
+    def wanted(self, epoch: int, step: int) -> list[int]:
+        """Indices of this process's samples of a batch, longest first."""
+        return self._plan(epoch)[step][self.rank :: self.world]
 
     def _plan(self, epoch: int) -> list[list[int]]:
         if self._planned[0] != epoch:

@@ -12,7 +12,17 @@ from pretune.data.segment import CJK
 
 UNKNOWN, PAD, START, END, FIELD = "xxunk", "xxpad", "xxbos", "xxeos", "xxfld"
 REPEAT, REPEAT_WORD, UPPER, CAPITAL = "xxrep", "xxwrep", "xxup", "xxmaj"
-SPECIALS: Final = (UNKNOWN, PAD, START, END, FIELD, REPEAT, REPEAT_WORD, UPPER, CAPITAL)  # ids 0 to 8, v2's order
+SPECIALS: Final = (
+    UNKNOWN,
+    PAD,
+    START,
+    END,
+    FIELD,
+    REPEAT,
+    REPEAT_WORD,
+    UPPER,
+    CAPITAL,
+)  # ids 0 to 8, v2's order
 
 LITERALS: Final = (  # one after the other, as fastai does: `&amp;` becomes `&&`
     ("#39;", "'"),
@@ -29,7 +39,9 @@ LITERALS: Final = (  # one after the other, as fastai does: `&amp;` becomes `&&`
     (" @-@ ", "-"),
     ("...", " …"),
 )
-ENTITY = re.compile(r"&(?:#[0-9]+;?|#[xX][0-9a-fA-F]+;?|[^\t\n\f <&#;]{1,32};?)")  # what html.unescape looks at
+ENTITY = re.compile(
+    r"&(?:#[0-9]+;?|#[xX][0-9a-fA-F]+;?|[^\t\n\f <&#;]{1,32};?)"
+)  # what html.unescape looks at
 REPEATED = re.compile(r"(\S)(\1{2,})")
 REPEATED_WORD = re.compile(r"(?:\s|^)(\w++)\s++((?:\1\s++)+)\1(\s|\W|$)")
 SIGNS = re.compile(r"([/#\\])")
@@ -82,7 +94,9 @@ def marker(run: str) -> str | None:
     return CAPITAL if CAPITALISED.fullmatch(run) else None
 
 
-_NO_SPACE_BEFORE = re.compile(r"(?:[,;:!?.%…)\]}»”’，。！？、；：）》」』】]|n['’]t|['’](?:s|re|ve|ll|d|m)|\s.*)", re.DOTALL)
+_NO_SPACE_BEFORE = re.compile(
+    r"(?:[,;:!?.%…)\]}»”’，。！？、；：）》」』】]|n['’]t|['’](?:s|re|ve|ll|d|m)|\s.*)", re.DOTALL
+)
 _NO_SPACE_AFTER = re.compile(r"(?:[(\[{$£€«“‘#（《「『【]|.*\s)", re.DOTALL)
 _WIDE = re.compile(rf"[{CJK}\u3000-\u303f\uff00-\uffef]")
 

@@ -1,4 +1,4 @@
-"""ULMFiT's codec: fastai's text rules, words by segmenter, a counted vocabulary; every token keeps its characters."""
+"""ULMFiT's codec: fastai's text rules, a segmenter, a counted vocabulary; tokens keep their characters."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from pretune.data.segment import Segmenter, guess_language, segmenter
 from pretune.data.vocab import Vocab, write_text
 from pretune.errors import UsageError, UserError, choose
 from pretune.methods.ulmfit import rules
-from pretune.methods.ulmfit.rules import FIELD, PAD, SPECIALS, START, UNKNOWN
+from pretune.methods.ulmfit.rules import FIELD, PAD, REPEAT, REPEAT_WORD, SPECIALS, START, UNKNOWN
 
 Direction = Literal["forward", "backward"]
 
 PROFILE: Final = "v2"  # which of fastai's rule sets
-# Runs between spaces; and spaces that are tokens, as in spaCy: all but a single blank, less the blank before them.
+# Runs between spaces, and spaces that are tokens, as in spaCy: all but a single blank.
 PIECE: Final = re.compile(r"\S+|\s{2,}|[^\S ]")
 RUN: Final = re.compile(r"\S+")
+AFTER: Final = {REPEAT: ("[0-9]+", "."), REPEAT_WORD: ("[0-9]+",)}
 KEPT: Final = 2**17  # distinct pieces whose tokens are remembered,
-LONGEST_KEPT: Final = 40  # if no longer than this
+MOST_KEPT: Final = (40, 8)  # if it has at most so many characters and tokens
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,9 @@ class UlmfitCodecConfig:
         if self.direction not in get_args(Direction):
             raise choose("direction", self.direction, get_args(Direction))
         if self.max_vocab <= len(SPECIALS):
-            raise UsageError(f"max_vocab is {self.max_vocab}; {len(SPECIALS)} go to special tokens, so give more")
+            raise UsageError(
+                f"max_vocab is {self.max_vocab}; {len(SPECIALS)} go to special tokens, so give more"
+            )
         if self.min_count < 1:
             raise UsageError(f"min_count is {self.min_count}; it must be at least 1")
 
@@ -82,7 +85,7 @@ class Splitter:
     def aligned(self, text: str) -> tuple[list[str], list[Span]]:
         """The same tokens, and the characters of `text` that each stands for.
 
-        xxup and xxmaj stand for the token after them, xxrep and xxwrep with their number for all that is repeated.
+        xxup and xxmaj stand for the token after them; xxrep, xxwrep, their number for all that is repeated.
         """
         cleaned = rules.cleaned_aligned(text)
         tokens: list[str] = []
@@ -106,7 +109,7 @@ class Splitter:
         found = self._kept.get(text)
         if found is None:
             found = self._space(text) if text[0].isspace() else self._run(text)
-            if len(text) <= LONGEST_KEPT:
+            if len(text) <= MOST_KEPT[0] and len(found.tokens) <= MOST_KEPT[1]:
                 if len(self._kept) >= KEPT:
                     self._kept.clear()
                 self._kept[text] = found
@@ -157,11 +160,15 @@ class Splitter:
                 at = end
 
         at = 0
+        protected: list[str] = []  # what must follow so that it is a token too, as the number in `xxrep 3 !`
         for run, low in runs:
-            if run.group() in SPECIALS:
+            follows = bool(protected) and re.fullmatch(protected.pop(0), run.group()) is not None
+            if run.group() in SPECIALS or follows:
                 stretch(at, low.start())
-                add(run.group(), *low.span())
+                add(low.group(), *low.span())
                 at = low.end()
+            if not follows:
+                protected = list(AFTER.get(run.group(), ()))
         stretch(at, len(lowered))
         return Piece(tuple(tokens), tuple(places))
 
@@ -175,7 +182,7 @@ def _lowered(text: str) -> tuple[str, Sequence[int]]:
 
 
 class UlmfitCodec:
-    """Texts -> rows of ids: xxbos, then the tokens of each part, after `xxfld k` where there are several parts.
+    """Texts -> rows of ids: xxbos, then the tokens of each part, after `xxfld k` where there are several.
 
     A text becomes the same ids alone and in any batch. Words that a data set came with (`Part.words`) are
     not looked at: tokens and words meet in their characters. A pair is one row, in its own order.
@@ -196,7 +203,7 @@ class UlmfitCodec:
     def learn(
         cls, corpus: Callable[[], Iterable[str]], config: UlmfitCodecConfig, keep: Sequence[str] = ()
     ) -> UlmfitCodec:
-        """Count the words of a corpus in one pass. Words of `keep` come after the counted ones, whatever their count."""
+        """Count the words of a corpus in one pass. The words of `keep` come after them, however rare."""
         if config.language == "auto":
             beginning = (text[:10_000] for text in islice(corpus(), 200))
             config = replace(config, language=guess_language(beginning))
@@ -204,7 +211,9 @@ class UlmfitCodec:
         tokens = (splitter.tokens(text) for text in corpus())
         vocab = Vocab.count(tokens, SPECIALS, config.max_vocab, config.min_count, keep)
         if len(vocab) == len(SPECIALS):
-            raise UserError(f"no word of the corpus occurs {config.min_count} times; give more text or lower min_count")
+            raise UserError(
+                f"no word of the corpus occurs {config.min_count} times; give more text or lower min_count"
+            )
         return cls(config, vocab)
 
     @property
@@ -259,10 +268,11 @@ class UlmfitCodec:
     def describe(self) -> str:
         backward = ", read from right to left" if self.config.direction == "backward" else ""
         described = self._splitter.segmenter.described
-        return f"{described} ({self.config.language}) after fastai's {PROFILE} rules, {self.size:,} ids{backward}"
+        language = self.config.language
+        return f"{described} ({language}) after fastai's {PROFILE} rules, {self.size:,} ids{backward}"
 
     def fingerprint(self) -> str:
-        """Names a token file: equal where `ids` gives the same for every text. The direction plays no part."""
+        """Names a token file: equal where `ids` gives the same for every text, whatever the direction."""
         own = self._splitter.segmenter
         said = (PROFILE, self.config.language, own.name, own.version, self.vocab.words)
         return blake2b(json.dumps(said).encode(), digest_size=16).hexdigest()
