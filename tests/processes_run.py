@@ -6,11 +6,11 @@ import os
 import sys
 
 import torch
-from tiny_training import TinySource, gradual, loss_of, quietly, tiny_model, weights_of
 
 from pretune.training.checkpoints import State
 from pretune.training.loop import fit
 from pretune.training.sources import own_rank, own_world
+from tiny_training import TinySource, gradual, loss_of, quietly, tiny_model, weights_of
 
 assert os.environ["WORLD_SIZE"] == "2"
 rank = own_rank()

@@ -24,11 +24,11 @@ import accelerate  # noqa: F401, so that the forks need not
 import torch
 import torch._dynamo  # the same: optimizers import it
 import torch.distributed.nn  # the same: DistributedDataParallel
-from tiny_training import TinySource, gradual, loss_of, quietly, tiny_model, weights_of
 
 from pretune.training.checkpoints import State
 from pretune.training.loop import Fitting, fit
 from pretune.training.sources import own_rank, own_world
+from tiny_training import TinySource, gradual, loss_of, quietly, tiny_model, weights_of
 
 BATCHES, EPOCHS, ACCUMULATE = 7, 2, 2
 STEPS = 3 * EPOCHS * 4  # stages, epochs, steps of at most two batches

@@ -197,6 +197,12 @@ def test_labels_unknown_to_the_task_are_errors_in_training_and_wrong_in_scores()
     assert task.score(["new", "2"], [Answer("2"), Answer("2")])["accuracy"] == 0.5
 
 
+def test_options_of_the_head_that_make_no_sense_are_usage_errors():
+    for wrong in ({"dropout": 1.0}, {"summary_dropout": -0.1}, {"hidden": 0}):
+        with pytest.raises(UsageError, match=f"task.{next(iter(wrong))}"):
+            Classification.of(ONE, "one", **wrong)
+
+
 def test_one_class_or_no_label_is_a_clear_error():
     with pytest.raises(UserError, match="at least two"):
         Classification.of(ONE[1:], "one")

@@ -6,13 +6,15 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up import made_up
+from rich.console import Console
 from typer.testing import CliRunner
 
+from made_up import made_up
 from pretune.data.samples import Sample, sample
 from pretune.errors import UsageError, UserError
 from pretune.runs import compare as module
@@ -21,6 +23,7 @@ from pretune.runs.compare import Silent, again, compare
 from pretune.runs.comparison import Comparison, Contender, Row
 from pretune.runs.problem import guess_language, kind_of
 from pretune.runs.verdict import choose, hardest, holm, judge, recommend
+from pretune.runs.watch import watcher
 
 WORDS = {"cat": ["meow", "purr", "tail", "the", "a"], "dog": ["woof", "bark", "tail", "the", "a"]}
 
@@ -195,7 +198,7 @@ def test_word_vectors_learn_from_unlabelled_text_and_from_scratch_share_its_word
     )
     assert {row.start for row in found.rows} == {"unlabelled text", "scratch"}
     assert len({row.parameters for row in found.rows}) == 1
-    assert list(found.data["starts"]) == ["wordvectors, unlabelled text"]
+    assert list(found.data["starts"]) == ["wordvectors from unlabelled text"]
     counter = Counter()
     quick(
         tmp_path,
@@ -320,8 +323,8 @@ def test_validation_chooses_even_against_the_test() -> None:
     found = verdict(cells)
     assert found.ranking[0].method == "a"
     assert found.best is not None and (found.best.method, found.best.seed) == ("b", 1)
-    assert found.recommendation.startswith("Use b, scratch: 60.0 % accuracy with 100 labels.")
-    assert "Validation data chose it; on the test data a, scratch has 90.0 %" in found.recommendation
+    assert found.recommendation.startswith("Use b from scratch: 60.0 % accuracy with 100 labels.")
+    assert "Validation data chose it; on the test data a from scratch has 90.0 %" in found.recommendation
 
 
 def test_a_clear_winner_is_said_to_be_one() -> None:
@@ -356,7 +359,7 @@ def test_the_choice_takes_the_best_seed_by_validation() -> None:
 
 def test_a_recommendation_can_be_made_again_from_the_file() -> None:
     whole = made_up()
-    assert recommend(whole).startswith("Use ULMFiT, novels, adapted: 80.0 % accuracy with 1,000 labels")
+    assert recommend(whole).startswith("Use ULMFiT from novels, adapted: 80.0 % accuracy with 1,000 labels")
 
 
 def csv(path: Path, samples: Sequence[Sample]) -> Path:
@@ -403,3 +406,18 @@ def test_the_demo_names_all_its_settings_in_one_place() -> None:
         and module.DEMO.seeds == 3
         and set(module.DEMO.methods) <= {"tfidf", "wordvectors", "ulmfit"}
     )
+
+
+def test_a_terminal_sees_a_table_fill(tmp_path: Path) -> None:
+    screen = Console(file=StringIO(), force_terminal=True, width=100)
+    quick(tmp_path, watch=watcher(screen))
+    said = screen.file.getvalue()  # type: ignore[attr-defined]
+    assert "TF-IDF" in said and "4 trainings" in said
+
+
+def test_what_is_no_terminal_gets_a_line_for_every_training(tmp_path: Path) -> None:
+    lines = Console(file=StringIO(), width=200)
+    quick(tmp_path, watch=watcher(lines))
+    said = lines.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert sum(line.startswith("[") for line in said) == 4
+    assert "TF-IDF, 40 labels, seed 0: accuracy" in said[-4]

@@ -8,15 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_training import (
-    TinySource,
-    everything,
-    gradual,
-    loss_of,
-    quietly,
-    tiny_model,
-    weights_of,
-)
 from torch import nn
 
 from pretune.errors import UsageError, UserError
@@ -27,6 +18,15 @@ from pretune.training.model import Model
 from pretune.training.optimizers import SGD
 from pretune.training.progress import Bar, Lines
 from pretune.training.stage import Group, Stage, plan
+from tiny_training import (
+    TinySource,
+    everything,
+    gradual,
+    loss_of,
+    quietly,
+    tiny_model,
+    weights_of,
+)
 
 
 def test_training_lowers_the_loss() -> None:
@@ -335,7 +335,9 @@ def test_without_a_terminal_progress_is_a_line_an_epoch(capsys: pytest.CaptureFi
     fit(model, gradual(model), TinySource(), Fitting(device="cpu", label="try"), loss_of, "loss", False)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
-    assert re.match(r"try · thaw 1 · epoch 1 · loss [\d.]+ · loss [\d.]+ · rate [\d.e-]+ · .* tokens/s", lines[0])
+    assert re.match(
+        r"try · thaw 1 · epoch 1 · loss [\d.]+ · loss [\d.]+ · rate [\d.e-]+ · .* tokens/s", lines[0]
+    )
 
 
 def test_long_epochs_say_how_long_they_will_take(capsys: pytest.CaptureFixture[str]) -> None:
@@ -344,7 +346,10 @@ def test_long_epochs_say_how_long_they_will_take(capsys: pytest.CaptureFixture[s
     with lines:
         lines.stage("all", 10, 20)
         lines.step(2.0, 0.01, 1234.0)
-    assert capsys.readouterr().err == "slow · all · step 11/20 · loss 2 · rate 0.01 · 1,234 tokens/s · 0:00 left\n"
+    assert (
+        capsys.readouterr().err
+        == "slow · all · step 11/20 · loss 2 · rate 0.01 · 1,234 tokens/s · 0:00 left\n"
+    )
 
 
 def test_a_terminal_gets_a_bar_with_loss_metric_rate_speed_and_time_left() -> None:
@@ -374,7 +379,9 @@ def test_the_plan_lists_every_group_of_every_stage() -> None:
     ]
 
 
-@pytest.mark.parametrize(("samples", "batch_size", "smallest"), [(10, 4, 1), (9, 4, 2), (803, 4, 2), (1, 4, 2)])
+@pytest.mark.parametrize(
+    ("samples", "batch_size", "smallest"), [(10, 4, 1), (9, 4, 2), (803, 4, 2), (1, 4, 2)]
+)
 def test_every_index_is_once_in_an_epoch_and_no_batch_is_too_small(
     samples: int, batch_size: int, smallest: int
 ) -> None:
@@ -389,5 +396,7 @@ def test_every_index_is_once_in_an_epoch_and_no_batch_is_too_small(
 
 def test_batches_of_an_epoch_are_of_like_length() -> None:
     lengths = torch.randint(1, 100, (500,), generator=torch.Generator().manual_seed(0)).tolist()
-    spread = [max(lengths[i] for i in b) - min(lengths[i] for i in b) for b in length_batches(lengths, 10, 0, 0)]
+    spread = [
+        max(lengths[i] for i in b) - min(lengths[i] for i in b) for b in length_batches(lengths, 10, 0, 0)
+    ]
     assert sum(spread) / len(spread) < 10

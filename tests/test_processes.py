@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_training import TinySource, everything, gradual, quietly, tiny_model, weights_of
 
 from pretune.data.samples import Sample, sample
 from pretune.errors import UserError
 from pretune.training.loop import fit
 from pretune.training.sources import SampleSource
+from tiny_training import TinySource, everything, gradual, quietly, tiny_model, weights_of
 
 HERE = Path(__file__).parent
 

@@ -238,6 +238,15 @@ def test_every_recipe_can_be_printed_before_a_run(name):
     assert all(isinstance(row["parameters"], int) and row["parameters"] > 0 for row in rows)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "name", "value"),
+    [(Full, "lr", -1.0), (Full, "epochs", 0), (Gradual, "factor", 0.5), (Features, "dropout", 1.5)],
+)
+def test_a_number_outside_its_limits_is_a_usage_error(recipe, name, value):
+    with pytest.raises(UsageError, match=f"recipe.{name} is {value}"):
+        recipe(**{name: value})
+
+
 def mixed(mix: ScalarMix, layers: Sequence[Tensor]) -> Tensor:
     return mix(layers, torch.ones(layers[0].shape[:2], dtype=torch.bool))
 

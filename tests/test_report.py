@@ -6,12 +6,13 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from made_up import CONTENDERS, SIZES, made_up
 
+from made_up import CONTENDERS, SIZES, made_up
 from pretune.errors import UserError
 from pretune.runs import plots
 from pretune.runs.comparison import Comparison, contender_names, p_text, seconds_text, style
@@ -39,7 +40,7 @@ def test_the_page_needs_neither_network_nor_script() -> None:
 def test_the_answer_stands_first() -> None:
     page = html(made_up())
     first = re.search(r"<h1>(.*?)</h1>", page)
-    assert first and first[1].startswith("Use ULMFiT, novels, adapted: 80.0 % accuracy with 1,000 labels")
+    assert first and first[1].startswith("Use ULMFiT from novels, adapted: 80.0 % accuracy with 1,000 labels")
     assert page.index("<h1>") < page.index("<table")
 
 
@@ -131,7 +132,7 @@ def test_a_method_from_scratch_has_the_colour_of_the_method_dashed() -> None:
 def test_names_beside_curves_never_overlap() -> None:
     placed = plots.spread([100.0, 101.0, 99.0, 300.0], 18, 0, 400)
     ordered = sorted(placed)
-    assert all(b - a >= 17.9 for a, b in zip(ordered, ordered[1:], strict=False))
+    assert all(b - a >= 17.9 for a, b in pairwise(ordered))
     assert placed[2] < placed[0] < placed[1] < placed[3]
 
 

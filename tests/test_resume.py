@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_training import TinySource, everything, gradual, loss_of, quietly, tiny_model, weights_of
 
 from pretune.errors import UserError
 from pretune.training.loop import Fitted, Interrupted, fit
+from tiny_training import TinySource, everything, gradual, loss_of, quietly, tiny_model, weights_of
 
 HERE = Path(__file__).parent
 
@@ -159,8 +159,8 @@ def test_a_run_that_lost_its_folder_to_another_stops(tmp_path: Path) -> None:
 def test_resuming_without_a_checkpoint_starts_from_the_beginning_and_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fresh, weights = run(TinySource())
-    fitted, again = run(TinySource(), folder=tmp_path / "new", resume=True, quiet=False)
+    _, weights = run(TinySource())
+    _, again = run(TinySource(), folder=tmp_path / "new", resume=True, quiet=False)
     assert "starting from the beginning" in capsys.readouterr().err
     assert all(torch.equal(x, again[name]) for name, x in weights.items())
     with pytest.raises(UserError, match="no folder for checkpoints"):

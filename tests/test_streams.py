@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ def test_documents_come_in_a_new_order_every_epoch_and_stay_whole() -> None:
     first, second = (read(shuffled, epoch)[0][0].tolist() for epoch in (0, 1))
     assert first != second
     assert set(first) | set(second) <= set(range(10, 111)) and len(set(first)) == 100
-    breaks = sum(b != a + 1 for a, b in zip(first, first[1:], strict=False))
+    breaks = sum(b != a + 1 for a, b in pairwise(first))
     assert 10 < breaks < 20
     assert read(source(documents=20, streams=1), 1)[0][0].tolist() == second
     assert read(source(documents=20, streams=1, seed=1), 1)[0][0].tolist() != second

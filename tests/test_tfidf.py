@@ -108,7 +108,7 @@ def test_the_parts_of_a_pair_are_told_apart() -> None:
     pairs = [sample("yes", "no", gold="first") for _ in range(4)] + [
         sample("no", "yes", gold="second") for _ in range(4)
     ]
-    model, scores = tfidf.fit(Classification.of(pairs), pairs, pairs)
+    _, scores = tfidf.fit(Classification.of(pairs), pairs, pairs)
     assert scores["accuracy"] == 1.0
 
 

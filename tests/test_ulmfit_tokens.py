@@ -172,6 +172,7 @@ def test_characters_of_tokens_lie_in_the_text_and_go_from_left_to_right(
     st.lists(
         st.sampled_from(["cat", "sat", "can", ",", "Naïve", "Ünder", "12", "x-y", "U.S.", "東京"]),
         max_size=12,
+        unique=True,
     ).map(" ".join)
 )
 def test_a_plain_token_is_its_characters_in_lower_case(text: str) -> None:
@@ -335,18 +336,20 @@ def test_decoded_text_is_read_as_the_same_tokens() -> None:
 
 
 def test_words_may_hold_spaces_which_show_as_bars() -> None:
-    codec = learned("Hà Nội đẹp", language="vi", segmenter=f"{__name__}:by_blanks")
-    assert " ".join(codec.tokens("Hà Nội đẹp!!! ok")) == "xxbos xxmaj hà▁nội đẹp xxrep 3 ! ok"
-    assert spans("Hà Nội đẹp", codec)[2] == ("hà▁nội", "Hà Nội")
+    codec = learned("Nam Định đẹp", language="vi", segmenter=f"{__name__}:by_blanks")
+    assert " ".join(codec.tokens("Nam Định đẹp!!! ok ok ok")) == (
+        "xxbos xxmaj nam▁định đẹp xxrep 3 ! xxwrep 3 ok"
+    )
+    assert spans("Nam Định đẹp", codec)[1:3] == [("xxmaj", "Nam Định"), ("nam▁định", "Nam Định")]
 
 
 def test_long_documents_take_linear_time() -> None:
     for text in (
-        "a a b " * 30_000,
-        "word" * 60_000,
-        "ACGT" * 50_000 + "x",
-        "\n" * 100_000 + "x",
-        "的" * 2 + "一二三" * 60_000,
+        "a a b " * 10_000,
+        "word" * 20_000,
+        "ACGT" * 20_000 + "x",
+        "\n" * 50_000 + "x",
+        "的" * 2 + "一二三" * 10_000,
     ):
         for codec in (CODEC, CHINESE):
             assert codec.encode([(Part(text),)])[0][0].ids == codec.ids([text])[0]

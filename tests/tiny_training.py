@@ -79,9 +79,7 @@ class TinySource:
         own = slice(self.rank * self.rows, (self.rank + 1) * self.rows)
         ids, mask = ids[own], mask[own]
         after = (ids[:, :-1] * 5 + 3) % VOCABULARY  # learnable
-        return Batch(
-            ids[:, :-1], mask, torch.zeros_like(after), torch.arange(self.rows), {}, {"next": after}
-        )
+        return Batch(ids[:, :-1], mask, torch.zeros_like(after), torch.arange(self.rows), {}, {"next": after})
 
 
 def tiny_model(dropout: float = 0.3, seed: int = 1) -> Model:

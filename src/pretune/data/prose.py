@@ -33,7 +33,7 @@ NAME = re.compile(
     r"""
     (?i:\w*(?:torch|numpy|scipy|scikit|sklearn|matplotlib|pyplot|pylab)(?:[\w.-]*\w)?)
     | (?i:np|plt|mpl|ndarrays?|aten)(?:\.\w+)*
-    | [A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+  # dotted.name
+    | \.?[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+ # dotted.name
     | \w*[A-Za-z]_\w* | _\w+           # under_scored
     | [A-Za-z]*[a-z][A-Z]\w*            # CamelCase
     | [A-Za-z]+[0-9]\w*                 # float64

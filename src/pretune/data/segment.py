@@ -113,7 +113,7 @@ class Own:
                 if span.start < 0:
                     raise UserError(
                         f"segmenter {self.name!r} gave {word!r}, which is not in the text from "
-                        f"character {at} on ({text[at : at + 30]!r}); its words must be pieces of the text, in order"
+                        f"character {at} on ({text[at : at + 30]!r}); give pieces of the text, in order"
                     )
             else:
                 span = _given_span(given, at, len(text), self.name)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pretune.encoder import Encoded, Encoder, Purpose
 from pretune.layers.scalar_mix import ScalarMix
+from pretune.recipes.limits import check
 from pretune.tasks.base import Head, Task
 from pretune.tensors.batch import Batch
 from pretune.training.optimizers import AdamW
@@ -26,9 +27,9 @@ class Features:
     and maximum of the mix where there are several such layers, or of a task BiLSTM where one is asked for.
     """
 
-    lr: float = 2e-3
+    lr: float = 1e-2
     """Peak rate of mix, BiLSTM and head."""
-    epochs: int = 20
+    epochs: int = 30
     """Passes over the data; each is cheap, since nothing below is trained."""
     batch_size: int = 32
     """Samples a step."""
@@ -48,6 +49,9 @@ class Features:
     """Activation regularisation (AR) of what the head sees."""
     beta: float = 0.0
     """Temporal activation regularisation (TAR) of what the head sees."""
+
+    def __post_init__(self) -> None:
+        check(self)
 
     def task(self, task: Task) -> Task:
         return task

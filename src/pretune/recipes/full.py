@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pretune.encoder import Encoder
+from pretune.recipes.limits import check
 from pretune.recipes.names import all_groups
 from pretune.tasks.base import Head, Task
 from pretune.tasks.joint import Joint
@@ -39,6 +40,9 @@ class Full:
     """Activation regularisation (AR) of the top layer."""
     beta: float = 0.0
     """Temporal activation regularisation (TAR) of the top layer."""
+
+    def __post_init__(self) -> None:
+        check(self)
 
     def task(self, task: Task) -> Task:
         return Joint(task, self.auxiliary) if self.auxiliary else task

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pretune.encoder import Encoder
+from pretune.recipes.limits import check
 from pretune.recipes.names import all_groups
 from pretune.tasks.base import Head, Task
 from pretune.training.optimizers import AdamW
@@ -47,6 +48,9 @@ class Gradual:
     """Activation regularisation (AR) of the top layer, which the release keeps for the classifier."""
     beta: float = 1.0
     """Temporal activation regularisation (TAR) of the top layer."""
+
+    def __post_init__(self) -> None:
+        check(self)
 
     def task(self, task: Task) -> Task:
         return task

@@ -203,7 +203,7 @@ def _load_libraries(baseline: bool) -> None:
 
         import_module("accelerate")
         weight = torch.nn.Parameter(torch.ones(1))
-        weight.sum().backward()
+        weight.grad = torch.ones(1)
         torch.optim.AdamW([weight], fused=True).step()  # the first optimizer of a process imports for seconds
 
 

@@ -171,8 +171,8 @@ def contender_names(contenders: Sequence[Contender], titles: Mapping[str, str]) 
     for one in contenders:
         title = titles.get(one.method, one.method)
         alike = [other for other in contenders if (other.method, other.start) == (one.method, one.start)]
-        start = "" if one.method == "tfidf" else f", {one.start}"
-        names[one] = title + start + (f", {one.recipe}" if len(alike) > 1 else "")
+        start = "" if one.method == "tfidf" else f" from {one.start}"
+        names[one] = title + start + (f" ({one.recipe})" if len(alike) > 1 else "")
     return names
 
 

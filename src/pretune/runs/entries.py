@@ -128,7 +128,7 @@ def _bases(
             bases.append(Base(name, folder, None, out))
             continue
         title = f"{name}, adapted"
-        needs = _preparation(f"{method}, {title}", "adapt", method, options, problem, folder, texts)
+        needs = _preparation(f"{method} from {title}", "adapt", method, options, problem, folder, texts)
         bases.append(Base(title, None, needs, out))
     if words and vectors is not None:
         if not vectors.is_file():
@@ -136,17 +136,17 @@ def _bases(
         name = vectors.name
         for ending in (".xz", ".gz", ".txt", ".vec", ".bin"):
             name = name.removesuffix(ending)
-        needs = _preparation(f"{method}, {name}", "vectors", method, options, problem, vectors, None)
+        needs = _preparation(f"{method} from {name}", "vectors", method, options, problem, vectors, None)
         bases.append(Base(name, None, needs, out))
     if not bases and problem.given is not None:
-        name = f"{method}, {PRETRAINED_HERE}"
+        name = f"{method} from {PRETRAINED_HERE}"
         needs = _preparation(name, "pretrain", method, options, problem, None, texts)
         bases.append(Base(PRETRAINED_HERE, None, needs, out))
     return bases
 
 
 def _vocabulary(method: str, options: Options, problem: Problem, out: Path) -> Base:
-    name = f"{method}, vocabulary"
+    name = f"{method} vocabulary"
     needs = _preparation(name, "vocabulary", method, options, problem, None, problem.given or problem.own)
     return Base("vocabulary", None, needs, out)
 

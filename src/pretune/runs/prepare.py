@@ -199,7 +199,7 @@ def _vocabulary(preparation: Preparation, folder: Path, checkpoints: Path) -> No
     encoder = update(
         method.sizes[preparation.size], preparation.settings.get("encoder", {}), "encoder", TABLES
     )
-    codec = build(method.codec_config, _codec(preparation), "codec")
+    codec: Any = build(method.codec_config, _codec(preparation), "codec")
     with Measure() as cost:
         start = scratch(
             method, preparation.size, preparation.texts, preparation.seed, codec, encoder_config=encoder

@@ -176,13 +176,13 @@ def recommend(comparison: Comparison) -> str:
             f"({'no significant difference, ' if (mine.p_value or 1) >= 0.05 else ''}p {_p(mine.p_value)})."
         )
     sentences += _from_size(comparison, best) + _fewer(comparison, names) + _cheaper(comparison, names)
-    cost = {
-        what: comparison.cost(best, size, what)
+    seconds, memory, speed = (
+        comparison.cost(best, size, what)
         for what in ("train_seconds", "peak_memory_bytes", "predictions_per_second")
-    }
+    )
     sentences.append(
-        f"One training takes {seconds_text(cost['train_seconds'])} and "
-        f"{bytes_text(cost['peak_memory_bytes'])} of memory; it answers {count_text(cost['predictions_per_second'])} samples a second."
+        f"One training takes {seconds_text(seconds)} and {bytes_text(memory)} of memory; "
+        f"it answers {count_text(speed)} samples a second."
     )
     return " ".join(sentences)
 

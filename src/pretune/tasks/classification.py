@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from pretune.data.rows import Codec, Row
 from pretune.data.samples import Sample
 from pretune.encoder import Encoded, Encoder
-from pretune.errors import UserError
+from pretune.errors import UsageError, UserError
 from pretune.metrics.classification import accuracy, macro_f1, micro_f1
 from pretune.metrics.regression import mae, pearson, rmse, spearman
 from pretune.tasks.base import Answer, Head, Scores, Task
@@ -51,6 +51,13 @@ class Classification(Task):
     """Mean of the training numbers: the head learns standardised ones."""
     spread: float = 1.0
     """Standard deviation of the training numbers."""
+
+    def __post_init__(self) -> None:
+        for name in ("dropout", "summary_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"task.{name} is {getattr(self, name)}; it must be from 0 to below 1")
+        if self.hidden < 1:
+            raise UsageError(f"task.hidden is {self.hidden}; it must be at least 1")
 
     @classmethod
     def of(cls, samples: Sequence[Sample], kind: Kind = "one", **options: Any) -> Classification:

@@ -22,7 +22,7 @@ WORDVECTORS = Method(
     pretraining=Word2Vec(),
     adaptation=Word2Vec(start="encoder"),
     adopt=adopt,
-    recipe=Full(lr=1e-2, epochs=20),
+    recipe=Full(lr=0.03, epochs=20),
     task_options={"head_kind": "linear", "dropout": 0.1},
 )
 

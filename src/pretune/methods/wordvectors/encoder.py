@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pretune.encoder import Encoded, Encoder
+from pretune.errors import UsageError
 from pretune.methods.wordvectors.tokens import UNKNOWN
 from pretune.tensors.batch import Batch
 
@@ -21,6 +22,10 @@ class WordVectorConfig:
     """Numbers a vector."""
     pooling: Literal["mean", "mean_max"] = "mean"
     """The summary: the mean of a text's vectors, or mean and maximum side by side."""
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise UsageError(f"encoder.width is {self.width}; it must be at least 1")
 
 
 class WordVectorEncoder(Encoder):

@@ -42,6 +42,13 @@ class Word2Vec:
     start: Literal["drawn", "encoder"] = "drawn"
     """Begin with drawn vectors, or with the encoder's own (adaptation)."""
 
+    def __post_init__(self) -> None:
+        for name in ("window", "negative", "epochs"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"pretraining.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.lr <= 0:
+            raise UsageError(f"pretraining.lr is {self.lr}; it must be above 0")
+
     def run(
         self,
         encoder: Encoder,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from pretune.data.rows import NOTHING, Row
 from pretune.data.samples import Part
-from pretune.data.segment import segmenter
+from pretune.data.segment import guess_language, segmenter
 from pretune.data.vocab import Vocab, write_text
-from pretune.errors import UserError
+from pretune.errors import UsageError, UserError
 
 UNKNOWN = 0  # padding, and every word without a vector
 RESERVED = ("<unk>",)
@@ -22,7 +23,7 @@ class WordCodecConfig:
     """Settings of `WordCodec`."""
 
     language: str = "en"
-    """Decides the segmentation where none is named."""
+    """A code such as en, de, zh, or "auto"; decides the segmentation where none is named."""
     segmenter: str | None = None
     """`words`, `characters`, `jieba`, or your own `module:function`."""
     lowercase: bool = True
@@ -31,6 +32,10 @@ class WordCodecConfig:
     """Most words learned from a corpus."""
     min_count: int = 2
     """Rarer words of a corpus stay unknown."""
+
+    def __post_init__(self) -> None:
+        if self.max_vocab < 2 or self.min_count < 1:
+            raise UsageError("a codec of words needs max_vocab of 2 or more and min_count of 1 or more")
 
 
 class WordCodec:
@@ -49,7 +54,9 @@ class WordCodec:
 
     @classmethod
     def learn(cls, corpus: Callable[[], Iterable[str]], config: WordCodecConfig) -> WordCodec:
-        """The most frequent words of a corpus."""
+        """The most frequent words of a corpus; a language "auto" is told from its beginning."""
+        if config.language == "auto":
+            config = replace(config, language=guess_language(islice(corpus(), 1000)))
         empty = cls(Vocab(list(RESERVED)), config)
         tokens = (list(empty.words(text)) for text in corpus())
         return cls(Vocab.count(tokens, RESERVED, config.max_vocab, config.min_count), config)
