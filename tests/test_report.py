@@ -40,7 +40,9 @@ def test_the_page_needs_neither_network_nor_script() -> None:
 def test_the_answer_stands_first() -> None:
     page = html(made_up())
     first = re.search(r"<h1>(.*?)</h1>", page)
-    assert first and first[1].startswith("Use ULMFiT from novels, adapted: 80.0 % accuracy with 1,000 labels")
+    assert first and first[1].startswith(
+        "Use ULMFiT from novels, adapted: 80.0\N{NO-BREAK SPACE}% accuracy with 1,000 labels"
+    )
     assert page.index("<h1>") < page.index("<table")
 
 

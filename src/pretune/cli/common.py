@@ -124,7 +124,7 @@ class Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except UserError as error:
-            fail(str(error), "error" if error.exit_code != 130 else "stopped")
+            fail(str(error), "error: " if error.exit_code != 130 else "")
             raise typer.Exit(error.exit_code) from None
         except BrokenPipeError:
             raise
@@ -132,16 +132,16 @@ class Group(TyperGroup):
             fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
-            fail("interrupted", "stopped")
+            fail("stopped", "")
             raise typer.Exit(130) from None
 
 
-def fail(message: str, word: str = "error") -> None:
+def fail(message: str, word: str = "error: ") -> None:
     """`error: …` in red, on one line of stderr."""
     from rich.text import Text as Styled
 
     line = " ".join(message.split())
-    stderr().print(Styled.assemble((f"{word}: ", "bold red"), line), soft_wrap=True)
+    stderr().print(Styled.assemble((word, "bold red"), line), soft_wrap=True)
 
 
 def stderr() -> Console:

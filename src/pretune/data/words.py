@@ -12,9 +12,7 @@ from pretune.data.lexicon import known
 from pretune.data.samples import Span
 
 VERSION: Final = "1"  # to be raised when any split changes: it dates token files
-LONGEST: Final = (
-    1000  # a longer run without a space (data, no language) is cut there, which keeps time linear
-)
+LONGEST: Final = 1000  # a longer run without a space is no language; it is cut there, so that time is linear
 KEPT: Final = 2**17  # distinct runs whose splits are remembered,
 LONGEST_KEPT: Final = 40  # if no longer than this
 ELISION: Final = ("fr", "it", "ca")  # l'homme, dell'arte: split after the apostrophe
@@ -44,9 +42,7 @@ class Rules:
     infix: re.Pattern[str]
     url: re.Pattern[str]
     known: dict[str, tuple[str, ...]]  # a run -> its words
-    phrases: dict[
-        tuple[str, ...], tuple[str, ...]
-    ]  # words that the rules above cut from a known run -> its words
+    phrases: dict[tuple[str, ...], tuple[str, ...]]  # what the patterns make of a known run -> its words
     longest_phrase: int
 
 

@@ -53,7 +53,15 @@ def _render(template: str, comparison: Comparison, escaped: bool) -> str:
         trim_blocks=True,
     )
     environment.filters["cell"] = _cell
-    return environment.get_template(template).render(context(comparison))
+    said = context(comparison)
+    if escaped:
+        said |= {name: _unbroken(said[name]) for name in ("headline", "rest")}
+    return environment.get_template(template).render(said)
+
+
+def _unbroken(text: str) -> str:
+    """Numbers stay on one line with their units and signs."""
+    return re.sub(r"(?<=\d) (?=(?:%|s|MB|GB|min|h)\b|%)|(?<=[<=p]) (?=[<=\d])", "\N{NO-BREAK SPACE}", text)
 
 
 def context(comparison: Comparison) -> dict[str, Any]:
