@@ -33,7 +33,10 @@ def texts(count: int, seed: int = 0, length: int = 12) -> list[str]:
 def labelled(count: int, seed: int = 0) -> list[Sample]:
     """Texts that say by their first word which label they have."""
     rest = texts(count, seed)
-    return [sample(f"{('good', 'bad')[i % 2]} {rest[i]}", key=str(i), gold=("yes", "no")[i % 2]) for i in range(count)]
+    return [
+        sample(f"{('good', 'bad')[i % 2]} {rest[i]}", key=str(i), gold=("yes", "no")[i % 2])
+        for i in range(count)
+    ]
 
 
 def corpus() -> Iterable[str]:

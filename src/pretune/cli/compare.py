@@ -128,6 +128,7 @@ def compare(
     Interrupted, the same command goes on; finished trainings are never run again.
 
     Example: pretune compare train.csv --text review --label stars --from models/en --out report
+
     Settings: recipe.epochs=4 for all, ulmfit.recipe.lr=0.005 for one method
     """
     from pretune.runs.compare import DEMO

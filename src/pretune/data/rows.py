@@ -41,9 +41,7 @@ class Codec(Protocol):
         """How many ids there are (V)."""
         ...
 
-    def encode(
-        self, samples_parts: Sequence[tuple[Part, ...]], unordered: bool = False
-    ) -> list[list[Row]]:
+    def encode(self, samples_parts: Sequence[tuple[Part, ...]], unordered: bool = False) -> list[list[Row]]:
         """Rows of each sample: usually one; two if `unordered` and the method reads both orders."""
         ...
 
@@ -57,7 +55,11 @@ class Codec(Protocol):
 def first_token(row: Row, part: int, char: int) -> int | None:
     """Index of the first token that covers or follows character `char` of `part`; None if none does."""
     return next(
-        (t for t, (p, span) in enumerate(zip(row.part, row.chars, strict=True)) if p == part and span.end > char),
+        (
+            t
+            for t, (p, span) in enumerate(zip(row.part, row.chars, strict=True))
+            if p == part and span.end > char
+        ),
         None,
     )
 

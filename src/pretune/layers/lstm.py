@@ -35,14 +35,12 @@ class WeightDropLSTM(nn.Module):
         return zeros, zeros
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:  # (N, T, I) -> (N, T, H)
-        if x.device.type == "cpu":  # oneDNN has no half-precision LSTM on most CPUs: an fp32 island
-            with torch.autocast("cpu", enabled=False):
-                return self._call(x.float(), state)
-        return self._call(x, state)
-
-    def _call(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         recurrent = F.dropout(self.weight_hh, self.p, self.training)
         weights = [self.weight_ih, recurrent, self.bias_ih, self.bias_hh]
-        # `train` keeps what backward needs, also where a frozen layer in eval() must pass a gradient down
-        y, h, c = torch.lstm(x, state, weights, True, 1, 0.0, torch.is_grad_enabled(), False, True)
+        # Float32 also under autocast: most CPUs have no LSTM in half precision, and say so with an error.
+        # `train` keeps what backward needs, also where a frozen layer in eval() must pass a gradient down.
+        with torch.autocast(x.device.type, enabled=False):
+            y, h, c = torch.lstm(
+                x.float(), state, weights, True, 1, 0.0, torch.is_grad_enabled(), False, True
+            )
         return y, (h, c)

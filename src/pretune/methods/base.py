@@ -46,6 +46,10 @@ class Method:
     sizes: Mapping[str, Any]  # name -> encoder settings
     pretraining: Pretraining  # from raw text
     adaptation: Pretraining  # on the user's text, from pretrained weights
-    adopt: Callable[[Encoder, Codec, Encoder, Codec], None]  # old encoder, old codec -> copy into new encoder, new codec
+    adopt: Callable[
+        [Encoder, Codec, Encoder, Codec], None
+    ]  # old encoder, old codec -> copy into new encoder, new codec
     recipe: Recipe  # the paper's own way to a task
-    task_options: Mapping[str, Any] = field(default_factory=dict)  # the paper's head, as `Classification.of(samples, kind, **these)`
+    task_options: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # the paper's head, as `Classification.of(samples, kind, **these)`

@@ -31,7 +31,7 @@ class Demo:
     seeds: int = 3
     methods: tuple[str, ...] = ("tfidf", "wordvectors", "ulmfit")
     encoder_size: str = "tiny"
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=lambda: {"ulmfit": {"pretraining": {"epochs": 4}}})
     out: Path = Path("demo-report")
 
 

@@ -20,7 +20,9 @@ class Batch:
     segments: Tensor  # (N, T)
     owner: Tensor  # (N,) which sample a row belongs to
     given: dict[str, Tensor] = field(default_factory=dict)  # what the head may look at
-    gold: dict[str, Tensor] = field(default_factory=dict)  # what the loss compares with; empty when predicting
+    gold: dict[str, Tensor] = field(
+        default_factory=dict
+    )  # what the loss compares with; empty when predicting
 
     @property
     def samples(self) -> int:

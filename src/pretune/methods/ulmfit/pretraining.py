@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 import torch
-from pretune.data.corpus import token_file
 
+from pretune.data.corpus import token_file
 from pretune.data.rows import Codec
 from pretune.encoder import Encoder
 from pretune.errors import UsageError, UserError, choose
