@@ -98,7 +98,7 @@ def main() -> None:
             seconds[name].append(time.process_time() - began)
     for name, spent in seconds.items():
         print(
-            f"{name:8} {median(spent[1:]):.3f} CPU s a step, {ROWS * WINDOW / median(spent[1:]):,.0f} tokens/s"
+            f"{name:8} {(usual := median(spent[1:])):.3f} CPU s a step, {ROWS * WINDOW / usual:,.0f} tokens/s"
         )
     ratios = [a / b for a, b in zip(seconds["fastai"][1:], seconds["pretune"][1:], strict=True)]
     print(f"fastai / pretune: {median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f})")

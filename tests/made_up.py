@@ -54,8 +54,8 @@ def made_up() -> Comparison:
         rows,
         ranking,
         "Use ULMFiT from novels, adapted: 80.0 % accuracy with 1,000 labels, 8.7 points above word vectors "
-        "from glove.6B.50d (p < 0.001). It leads from 100 labels on. With 200 labels it is as good as TF-IDF with "
-        "1,000. One training takes 88 s and 400 MB; it answers 800 samples a second.",
+        "from glove.6B.50d (p < 0.001). It leads from 100 labels on. With 200 labels it is as good as TF-IDF "
+        "with 1,000. One training takes 88 s and 400 MB; it answers 800 samples a second.",
         {"pretune": "0.1.0", "torch": "2.13.0", "python": "3.11.2"},
         titles=TITLES,
         best=Choice(*best, 1000, 1, 0.81),

@@ -421,3 +421,41 @@ def test_what_is_no_terminal_gets_a_line_for_every_training(tmp_path: Path) -> N
     said = lines.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert sum(line.startswith("[") for line in said) == 4
     assert "TF-IDF, 40 labels, seed 0: accuracy" in said[-4]
+
+
+@pytest.mark.slow
+def test_a_pretrained_folder_is_adapted_and_its_vocabulary_serves_from_scratch(tmp_path: Path) -> None:
+    from pretune.methods import METHODS
+    from pretune.runs.run import load_trained, pretrain
+    from pretune.training.loop import Fitting
+
+    method, texts = METHODS["ulmfit"], [s.texts[0] for s in animals(60, 9)]
+    short = replace(method.pretraining, epochs=1)  # type: ignore[type-var]
+    codec = method.codec_config(min_count=1)
+    pretrain(
+        method,
+        lambda: texts,
+        None,
+        tmp_path / "books",
+        size="tiny",
+        pretraining=short,
+        codec_config=codec,
+        fitting=Fitting(quiet=True),
+    )
+    options: dict[str, Any] = {
+        "methods": ["ulmfit"],
+        "sizes": [24],
+        "seeds": 1,
+        "from_": [tmp_path / "books"],
+    }
+    options["settings"] = {"recipe": {"epochs": 1}, "adaptation": {"epochs": 1}}
+    found = quick(tmp_path / "out", **options)
+    assert [row.start for row in found.rows if row.start != "scratch"] == ["books, adapted"]
+    assert {row.recipe for row in found.rows} == {"gradual", "full"}
+    assert len({row.parameters for row in found.rows}) == 1
+    assert len(load_trained(tmp_path / "out" / "best").answers(TEST[:3])) == 3
+    plain = quick(
+        tmp_path / "plain", **options | {"unlabelled": "none", "settings": {"recipe": {"epochs": 1}}}
+    )
+    assert {row.start for row in plain.rows} == {"books", "scratch"}
+    assert plain.data["starts"] == {}

@@ -42,4 +42,4 @@ class Encoder(nn.Module, ABC):
 
     def purpose(self, purpose: Purpose) -> None:
         """Regularise for this purpose from now on; encoders whose paper names no difference ignore it."""
-        return None
+        return

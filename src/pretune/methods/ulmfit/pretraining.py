@@ -195,7 +195,7 @@ class UlmfitPretraining:
         )
 
 
-PRETRAINING = UlmfitPretraining()
+PRETRAINING = UlmfitPretraining(candidates=4096)  # the release drew 15 000 negatives of 238 000 words
 ADAPTATION = UlmfitPretraining(epochs=10, lr=4e-3, frozen_epochs=1, frozen_lr=2e-2, drop_mult=0.5)
 
 
