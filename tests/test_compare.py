@@ -198,7 +198,7 @@ def test_word_vectors_learn_from_unlabelled_text_and_from_scratch_share_its_word
     )
     assert {row.start for row in found.rows} == {"unlabelled text", "scratch"}
     assert len({row.parameters for row in found.rows}) == 1
-    assert list(found.data["starts"]) == ["wordvectors from unlabelled text"]
+    assert list(found.data["starts"]) == ["word vectors from unlabelled text"]
     counter = Counter()
     quick(
         tmp_path,

@@ -99,7 +99,7 @@ def answers(model: Model, task: Classification = TASK) -> list[str | None]:
     [
         Features(lr=0.05, epochs=40, dropout=0.1),
         Features(lr=0.02, epochs=40, bilstm=4, dropout=0.1),
-        Gradual(lr=0.1, epochs=40),
+        Gradual(lr=0.02, epochs=60),
         Full(lr=0.02, epochs=40),
     ],
     ids=["features", "bilstm", "gradual", "full"],

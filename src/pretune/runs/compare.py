@@ -194,6 +194,7 @@ def _run(
     from pretune.runs.measure import versions
     from pretune.runs.report import write
     from pretune.runs.verdict import judge
+    from pretune.training.interrupts import Interrupted
 
     titles = {name: method.title.split(" (")[0] for name, method in METHODS.items()} | TITLES
     (out / "cells").mkdir(parents=True, exist_ok=True)
@@ -202,12 +203,14 @@ def _run(
     watch.begin([job.cell for job in plan.values()], list(done.values()), titles)
     try:
         execute([job for name, job in plan.items() if name not in done], problem.data, out, workers, watch)
+    except Interrupted:  # of one training; the comparison as a whole goes on when called again
+        raise KeyboardInterrupt from None
     finally:
         watch.end()
     cells = [cell for name in plan if (cell := Finished.read(cell_path(out, name)))]
     assert len(cells) == len(plan)
     texts = [" ⏐ ".join(sample.texts) for sample in problem.data.test]
-    comparison = judge(cells, texts, "classification", _data(problem, found, out, workers), titles)
+    comparison = judge(cells, texts, "classification", _data(problem, found, out, workers, titles), titles)
     _keep_best(comparison, plan, cells, problem.data, out)
     comparison = replace(
         comparison,
@@ -226,14 +229,18 @@ def default_jobs(device: str) -> int:
     return cores() if find_device(device) == "cpu" else 1
 
 
-def _data(problem: Problem, found: Sequence[Entry], out: Path, workers: int) -> dict[str, Any]:
+def _data(
+    problem: Problem, found: Sequence[Entry], out: Path, workers: int, titles: Mapping[str, str]
+) -> dict[str, Any]:
     from pretune.runs.measure import fingerprint
 
     data = problem.data
     starts = {}
     for entry in found:
         if entry.needs is not None and made(entry.needs.folder(out)) and entry.needs.work != "vocabulary":
-            starts[entry.needs.name] = facts(entry.needs.folder(out))["seconds"]
+            method = entry.needs.method
+            name = entry.needs.name.replace(method, titles.get(method, method), 1)
+            starts[name] = facts(entry.needs.folder(out))["seconds"]
     threads = max(1, cores() // workers)
     several = f", {workers} trainings at a time" if workers > 1 else ""
     return {

@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Thread
+from time import monotonic
 from typing import Any, Protocol
 
 from pretune.errors import UserError
 from pretune.runs.cells import Cell, Data, Finished, run_cell
 from pretune.runs.prepare import Preparation, facts, made, prepare
+
+PATIENCE = 30.0  # seconds that interrupted workers get to write a checkpoint
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ def _spread(jobs: Sequence[Job], data: Data, out: Path, workers: int, watch: Wat
         running: dict[Future[Any], Preparation | None] = {}
         for preparation in first.values():
             watch.preparing(preparation.name)
-            running[submit(prepare, preparation, preparation.folder(out), threads)] = preparation
+            running[submit(_prepare, preparation, preparation.folder(out), threads)] = preparation
         running |= {submit(_run, job): None for job in ready}
         while running:
             over, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -113,8 +116,7 @@ def _pool(workers: int, data: Data, out: Path) -> Iterator[Callable[..., Future[
     try:
         yield pool.submit
     except BaseException as error:
-        for process in set(multiprocessing.active_children()) - before:
-            process.terminate()
+        _stop(set(multiprocessing.active_children()) - before)
         if isinstance(error, BrokenProcessPool):
             raise UserError(
                 "a worker process died, perhaps for want of memory (or the script that compares has no "
@@ -123,6 +125,17 @@ def _pool(workers: int, data: Data, out: Path) -> Iterator[Callable[..., Future[
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _stop(processes: set[BaseProcess]) -> None:
+    """At once, but for a training with checkpoints: it may write one."""
+    for process in processes:
+        process.terminate()
+    end = monotonic() + PATIENCE
+    for process in processes:
+        process.join(max(0.0, end - monotonic()))
+        if process.is_alive():
+            process.kill()
 
 
 _given: dict[str, Any] = {}  # of a worker process: what every cell needs, sent once
@@ -150,4 +163,21 @@ def _end_with(parent: BaseProcess) -> None:
 
 
 def _run(job: Job) -> Finished:
-    return run_cell(job.cell, _given["data"], _given["out"], job.model, job.command)
+    with _mortal():
+        return run_cell(job.cell, _given["data"], _given["out"], job.model, job.command)
+
+
+def _prepare(preparation: Preparation, folder: Path, threads: int) -> None:
+    with _mortal():
+        prepare(preparation, folder, threads)
+
+
+@contextmanager
+def _mortal() -> Iterator[None]:
+    """A worker told to stop in the middle of a training stops, instead of taking up the next one."""
+    from pretune.training.interrupts import Interrupted
+
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt):
+        os._exit(1)
