@@ -23,6 +23,17 @@ from pretune.runs.problem import Labelled, Problem, Unlabelled, read
 TITLES = {"tfidf": "TF-IDF", "wordvectors": "word vectors"}
 
 
+# Half a million words in two minutes: one wide layer learns more of them than two narrow ones, and many
+# small steps more than few large ones. Fifty labels are few batches, so these are small too.
+DEMO_SETTINGS: Mapping[str, Any] = {
+    "ulmfit": {
+        "encoder": {"embedding": 160, "hidden": 160, "layers": 1},
+        "pretraining": {"epochs": 3, "lr": 0.01, "streams": 16, "candidates": 1000},
+        "recipe": {"batch_size": 8, "epochs": 12},
+    }
+}
+
+
 @dataclass(frozen=True)
 class Demo:
     """What `pretune compare --demo` runs: under five minutes on two cores."""
@@ -31,7 +42,7 @@ class Demo:
     seeds: int = 3
     methods: tuple[str, ...] = ("tfidf", "wordvectors", "ulmfit")
     encoder_size: str = "tiny"
-    settings: Mapping[str, Any] = field(default_factory=lambda: {"ulmfit": {"pretraining": {"epochs": 4}}})
+    settings: Mapping[str, Any] = field(default_factory=lambda: DEMO_SETTINGS)
     out: Path = Path("demo-report")
 
 
@@ -241,7 +252,8 @@ def _data(
             method = entry.needs.method
             name = entry.needs.name.replace(method, titles.get(method, method), 1)
             starts[name] = facts(entry.needs.folder(out))["seconds"]
-    threads = max(1, cores() // workers)
+    number = cores()
+    threads = max(1, number // workers)
     several = f", {workers} trainings at a time" if workers > 1 else ""
     return {
         "name": problem.name,
@@ -254,7 +266,7 @@ def _data(
         "language": problem.language,
         "valid_share": data.valid_share,
         "fingerprint": {"train": fingerprint(data.pool), "test": fingerprint(data.test)},
-        "machine": f"{cores()} cores{several}, {threads} thread{'s' * (threads > 1)} each",
+        "machine": f"{number} core{'s' * (number > 1)}{several}, {threads} thread{'s' * (threads > 1)} each",
         "starts": starts,
     }
 
