@@ -271,7 +271,7 @@ def test_the_command_of_a_cell_is_the_whole_one_narrowed() -> None:
         ({"from_": ["/nowhere"]}, "no such model folder"),
         ({"vectors": "x.txt"}, "--vectors are for wordvectors"),
         ({"unlabelled": [Path("/nowhere.txt")]}, "no such file or folder"),
-        ({"methods": ["wordvectors"], "scratch": False}, "nothing is left to compare"),
+        ({"methods": ["wordvectors"], "scratch": False, "unlabelled": "none"}, "nothing is left to compare"),
     ],
 )
 def test_wrong_options_are_named(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -334,7 +334,7 @@ def test_a_clear_winner_is_said_to_be_one() -> None:
     assert found.ranking[0].p_value is None and (found.ranking[1].p_value or 1) < 0.001
     assert "25.0 points above TF-IDF (p < 0.001)" in found.recommendation
     assert "It leads at every size from 100 labels on." in found.recommendation
-    assert "With 100 labels it is already as good as TF-IDF with 200." in found.recommendation
+    assert "With 100 labels its mean already reaches that of TF-IDF with 200." in found.recommendation
 
 
 def test_a_lead_that_is_luck_is_said_to_be_luck() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
 import types
 from collections.abc import Mapping, Sequence
@@ -100,11 +101,25 @@ def kind_of(instance: Any, tables: Tables) -> str | None:
     return next(names, None)
 
 
+def module_named(name: str) -> Any:
+    """The module, from the working folder too, which a console command does not search by itself."""
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name.split(".")[0] or str(Path.cwd()) in sys.path:
+            raise
+    sys.path.append(str(Path.cwd()))
+    try:
+        return import_module(name)
+    finally:
+        sys.path.remove(str(Path.cwd()))
+
+
 def imported(name: str, where: str) -> Any:
     """Somebody else's `package.module:Name`."""
     module, _, attribute = name.partition(":")
     try:
-        return getattr(import_module(module), attribute)
+        return getattr(module_named(module), attribute)
     except (ImportError, AttributeError) as error:
         raise UsageError(f"{where} is {name!r}, which cannot be imported: {error}") from None
 

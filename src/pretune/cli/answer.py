@@ -14,11 +14,9 @@ from pretune.cli.common import (
     Encoding,
     Format,
     Kind,
-    Label,
     LabelSeparator,
     Notes,
     Quiet,
-    Text,
     stdout,
 )
 from pretune.errors import choose
@@ -29,6 +27,13 @@ if TYPE_CHECKING:
     from pretune.tasks.base import Answer
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="What `finetune` or `compare` left.")]
+Text = Annotated[
+    list[str] | None,
+    typer.Option("--text", help="Column with the text; twice for pairs. As in training if not given."),
+]
+Label = Annotated[
+    list[str] | None, typer.Option("--label", help="Column with the label. As in training if not given.")
+]
 BatchSize = Annotated[
     int, typer.Option("--batch-size", min=1, help="Samples at a time; answers do not depend on it.")
 ]
@@ -119,6 +124,7 @@ def predict(
     """Answer every text: one JSON line each, in the order of the input; a table on a terminal.
 
     Example: pretune predict stars new.csv --out answers.jsonl
+
     From a pipe: echo "I loved it" | pretune predict stars -
     """
     from pretune.runs.predictor import Predictor, read_input

@@ -72,7 +72,9 @@ LabelSeparator = Annotated[
 ]
 Format = Annotated[
     str | None,
-    typer.Option("--format", help="csv, tsv, jsonl, parquet, txt; by the file's ending if not given."),
+    typer.Option(
+        "--format", help="csv, tsv, jsonl, parquet, txt or label-first; by the file's ending if not given."
+    ),
 ]
 Encoding = Annotated[str, typer.Option("--encoding", help="How files are encoded.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the result.")]
@@ -92,7 +94,10 @@ ConfigFile = Annotated[
 Set = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="NAME=VALUE", help="A setting such as recipe.lr=0.004; --set may be left out."
+        "--set",
+        metavar="NAME=VALUE",
+        help="A setting such as recipe.lr=0.004, fitting.patience=3 (early stopping) or "
+        "fitting.precision=bf16; --set may be left out.",
     ),
 ]
 

@@ -30,7 +30,10 @@ from pretune.errors import UsageError
 def compare(
     context: typer.Context,
     train: Annotated[
-        Path | None, typer.Argument(help="Labelled file (csv, tsv, jsonl, parquet) or folder per class.")
+        Path | None,
+        typer.Argument(
+            metavar="[TRAIN]", help="Labelled file (csv, tsv, jsonl, parquet) or folder per class."
+        ),
     ] = None,
     test: Annotated[
         Path | None, typer.Option("--test", help="Labelled test file; else a share of TRAIN is held out.")
@@ -38,7 +41,8 @@ def compare(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Folder for the report and the best model; used again, it is gone on with."
+            "--out",
+            help="Folder for the report and best model; needed unless --demo. The same again goes on.",
         ),
     ] = None,
     demo: Annotated[
@@ -63,7 +67,8 @@ def compare(
     sizes: Annotated[
         str | None,
         typer.Option(
-            "--sizes", help="Numbers of labels, such as 100,500,all. 100,200,500,1000 if not given."
+            "--sizes",
+            help="Numbers of labels, such as 100,500,all. If not given 100,200,500,1000; a small pool whole.",
         ),
     ] = None,
     seeds: Annotated[
@@ -80,8 +85,8 @@ def compare(
         list[str] | None,
         typer.Option(
             "--unlabelled",
-            help="Text file or folder to adapt pretrained models to, or to learn from where there is none; "
-            "repeat for more. The training texts alone if not given; none: no adaptation.",
+            help="Text file or folder, beside the training texts: pretrained models are adapted to them, and "
+            "where a method has none, one learns from them; repeat for more. none: neither.",
         ),
     ] = None,
     no_scratch: Annotated[

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 def codec_config(method: Method, changes: Mapping[str, Any], language: str | None) -> Any:
     from pretune.config import build
 
-    if language is not None:
-        changes = {"language": language, **changes}
-    return build(method.codec_config, changes, "codec")
+    return build(method.codec_config, {"language": language or "auto", **changes}, "codec")
 
 
 def directions(method: Method, codec_config: Any, direction: str) -> Any:
@@ -112,6 +110,7 @@ def started_from(
 ) -> Start | list[Start]:
     """What finetuning starts from: a folder, a file of vectors, or fresh weights."""
     from pretune.config import update
+    from pretune.data.segment import guess_language
     from pretune.runs.run import TABLES, load_start, scratch
     from pretune.runs.starts import method_named, vectors_start
 
@@ -124,14 +123,15 @@ def started_from(
         one = found[0] if isinstance(found, list) else found
         if method is not None and one.method.name != method:
             raise UsageError(f"--method is {method}, but {name} holds {one.method.name}; leave --method out")
+        notes(one.codec.describe())
         return found
     chosen = method_named(method or ("wordvectors" if vectors else "ulmfit"))
     codec = codec_config(chosen, said["codec"], language)
     if vectors is not None:
         if chosen.name != "wordvectors":
             raise UsageError(f"--vectors are for wordvectors; {chosen.name} starts with --from DIR")
-        changes = {"language": language, **said["codec"]} if language else said["codec"]
-        start = vectors_start(vectors, changes, said["encoder"])
+        changes = {"language": language or guess_language(text for s in samples for text in s.texts)}
+        start = vectors_start(vectors, {**changes, **said["codec"]}, said["encoder"])
     else:
         if size not in chosen.sizes:
             raise choose("--size", size, chosen.sizes)

@@ -33,7 +33,7 @@ from pretune.cli.common import (
     stdout,
 )
 from pretune.cli.inputs import codec_config, corpora, directions, labelled, started_from
-from pretune.errors import choose
+from pretune.errors import UsageError, choose
 
 if TYPE_CHECKING:
     from pretune.tasks.base import Task
@@ -54,7 +54,8 @@ HeldOut = Annotated[
 ]
 Size = Annotated[str, typer.Option("--size", help="Size of a new encoder, such as tiny, small, base.")]
 Language = Annotated[
-    str | None, typer.Option("--language", help="Of the texts: en, zh, …; decides how words are found.")
+    str | None,
+    typer.Option("--language", help="Of the texts: en, zh, …, to find words by; guessed if not given."),
 ]
 Vectors = Annotated[
     Path | None,
@@ -89,9 +90,10 @@ def pretrain(
 
     ulmfit learns to say the next word, with the AWD-LSTM and the regularisation of Merity et al. (2017);
     wordvectors learns word2vec. The vocabulary is learned first, in one pass; then texts are turned into
-    ids once, in a file that is mapped into memory: a corpus may be larger than that.
+    ids once, in a file that is mapped into memory, so a corpus may be larger than memory.
 
     Example: pretune pretrain ulmfit books/ --size small --out models/en
+
     Chinese: pretune pretrain ulmfit zh.txt.xz --language zh --documents line --out models/zh
     """
     from pretune.config import update
@@ -129,7 +131,7 @@ def pretrain(
         ),
         info={"data": prints},
     )
-    notes(score_lines(scores))
+    notes(codec_of(out), score_lines(scores))
     done(out, notes)
 
 
@@ -195,8 +197,19 @@ def adapt(
         ),
         info={"data": prints},
     )
-    notes(score_lines(scores))
+    notes(codec_of(out), score_lines(scores))
     done(out, notes)
+
+
+def codec_of(folder: Path) -> str:
+    """How a pretrained folder's codec splits text."""
+    from pretune.runs.folders import read_config
+    from pretune.runs.starts import member_folders
+
+    config = read_config(folder)
+    if config["kind"] == "ensemble":
+        config = read_config(member_folders(folder, config)[0])
+    return f"text is read as {config['codec']}"
 
 
 def finetune(
@@ -205,7 +218,9 @@ def finetune(
     train: Annotated[
         Path, typer.Argument(metavar="TRAIN", help="Labelled csv, tsv, jsonl, parquet, or a folder a class.")
     ],
-    out: Out,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the result; not needed with --plan.")
+    ] = None,
     valid: Annotated[
         Path | None, typer.Option("--valid", help="Labelled file to choose the best epoch by.")
     ] = None,
@@ -259,7 +274,9 @@ def finetune(
 
     notes = Notes(quiet)
     said = settings(context, overrides, ("task", "recipe", "encoder", "codec", "fitting"))
-    if not plan:
+    if out is None and not plan:
+        raise UsageError("--out is missing: give a folder for the model")
+    if out is not None and not plan:
         check_out(out, overwrite)
     asks = task_class(task)
     reading = {"text": text or (), "label": label or (), "label_separator": label_separator}
@@ -268,12 +285,19 @@ def finetune(
     started = started_from(start, method, size, vectors, language, said, learn, seed, notes)
     one = started[0] if isinstance(started, list) else started
     question: Task = update(
-        asks.of([*learn, *check], prints["kind"], **one.method.task_options), said["task"], "task"
+        asks.of(
+            learn if prints["kind"] == "number" else [*learn, *check],
+            prints["kind"],
+            **one.method.task_options,
+        ),
+        said["task"],
+        "task",
     )
     way = recipe_for(one, recipe, said["recipe"])
     if plan:
         print_plan(plan_of(one, question, way))
         return
+    assert out is not None
     how = fitting(
         out,
         said["fitting"],

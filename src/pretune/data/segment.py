@@ -11,10 +11,10 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from hashlib import blake2b
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from pretune.config import module_named
 from pretune.data.samples import Span
 from pretune.data.words import Words
 from pretune.errors import UsageError, UserError, choose
@@ -174,27 +174,13 @@ def _imported(name: str) -> Callable[[str], Sequence[Any]]:
             f"segmenter {name!r} is in Python's standard library; put a function of yours in a module"
         )
     try:
-        found = _module(module)
+        found = module_named(module)
     except ImportError as error:
         raise UsageError(f"segmenter {name!r}: cannot import {module} ({error})") from None
     function = getattr(found, attribute, None)
     if not callable(function):
         raise UsageError(f"segmenter {name!r}: {module} has no function {attribute}")
     return function  # type: ignore[no-any-return]
-
-
-def _module(name: str) -> Any:
-    """The module, from the working folder too, which a console command does not search by itself."""
-    try:
-        return import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name.split(".")[0] or str(Path.cwd()) in sys.path:
-            raise
-    sys.path.append(str(Path.cwd()))
-    try:
-        return import_module(name)
-    finally:
-        sys.path.remove(str(Path.cwd()))
 
 
 def _version(function: Callable[..., Any]) -> str:

@@ -19,6 +19,8 @@ def softmax_loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) 
     hidden (M, D), weight (V, D), bias (V,), targets (M,). Gradients are made during the forward pass,
     a chunk of rows at a time, so that logits are computed once and never stored.
     """
+    if not torch.is_grad_enabled():
+        return -log_probabilities(hidden, weight, bias, targets).sum()
     device = hidden.device.type
     if torch.is_autocast_enabled(device):  # products in the fast type, softmax and sums in float32
         hidden = hidden.to(torch.get_autocast_dtype(device))
@@ -45,7 +47,7 @@ def sampled_softmax_loss(
     drawn = others[torch.randperm(len(others), device=hidden.device)[: candidates - candidates // 2]]
     words = torch.cat((surely.nonzero()[:, 0], drawn))  # (C,)
     standing_for = torch.zeros(len(words), device=hidden.device)  # (C,) log of how many words each counts for
-    standing_for[len(words) - len(drawn) :] = log(len(others) / max(1, len(drawn)))
+    standing_for[len(words) - len(drawn) :] = log(max(1, len(others)) / max(1, len(drawn)))
     places = surely.cumsum(0)[targets] - 1  # (M,) of the targets among `words`
     return softmax_loss(hidden, weight[words], bias[words] + standing_for, places)
 

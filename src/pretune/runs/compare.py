@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pretune.errors import UsageError, choose
-from pretune.runs.cells import Cell, Data, Finished, cell_id, cell_path, run_cell
+from pretune.runs.cells import Cell, Finished, cell_id, cell_path, run_cell
 from pretune.runs.comparison import Comparison
 from pretune.runs.entries import Entry, entries
 from pretune.runs.options import Options, Size
@@ -86,9 +86,10 @@ def compare(
 
     `train` and `test` are files or lists of `Sample`; without `test` a share of `train` is held out.
     `unlabelled` are files (`Path`) or texts (`str`): every pretrained encoder of `from_` is adapted to them
-    and to the training texts, and a method without a start learns from them. None adapts to the training
-    texts alone, "none" adapts nothing. Finished trainings in `out` are kept: called again, it goes on where
-    it stopped. A script that calls this with several jobs needs `if __name__ == "__main__":`.
+    and to the training texts, and a method without a start learns from them. None stands for the
+    training texts alone, "none" for nothing: no adaptation. Finished trainings in `out` are kept: called
+    again, it goes on where it stopped. A script that calls this with several jobs needs
+    `if __name__ == "__main__":`.
 
         compare("train.csv", text="review", label="stars", from_=["models/en"]).recommendation
     """
@@ -155,7 +156,6 @@ def _plan(
     found: Sequence[Entry], options: Options, problem: Problem, out: Path, command: str
 ) -> dict[str, Job]:
     """Every cell by its id: the baseline first, then by falling size, so that the longest start early."""
-    largest = problem.sizes[-1]
     seeds = range(options.seed, options.seed + options.seeds)
     pairs = [
         (entry, Cell(entry.setting, size, seed))
@@ -222,7 +222,7 @@ def _run(
     assert len(cells) == len(plan)
     texts = [" ⏐ ".join(sample.texts) for sample in problem.data.test]
     comparison = judge(cells, texts, "classification", _data(problem, found, out, workers, titles), titles)
-    _keep_best(comparison, plan, cells, problem.data, out)
+    _keep_best(comparison, plan, cells, problem, out)
     comparison = replace(
         comparison,
         versions=versions(),
@@ -272,27 +272,36 @@ def _data(
 
 
 def _keep_best(
-    comparison: Comparison, plan: Mapping[str, Job], cells: Sequence[Finished], data: Data, out: Path
+    comparison: Comparison, plan: Mapping[str, Job], cells: Sequence[Finished], problem: Problem, out: Path
 ) -> None:
     """The chosen model as best/; one that an earlier run threw away is trained again, to the same weights."""
-    from pretune.runs.folders import write_folder
+    import torch
+
+    from pretune.runs.folders import write_folder, write_run
 
     best = comparison.best
     assert best is not None
-    chosen = next(
-        c.id
+    cell = next(
+        c
         for c in cells
         if c.row.contender == best.contender and (c.row.size, c.row.seed) == (best.size, best.seed)
     )
+    chosen = cell.id
     if _cell_of(out / "best") != chosen:
         job, model = plan[chosen], out / "models" / chosen
         if _cell_of(model) != chosen:
             if job.needs is not None and not made(job.needs.folder(out)):
                 prepare(job.needs, job.needs.folder(out))
-            run_cell(job.cell, data, out, model, job.command, record=False)
+            threads = torch.get_num_threads()
+            torch.set_num_threads(cell.threads)  # sums in the same order
+            run_cell(job.cell, problem.data, out, model, job.command, record=False)
+            torch.set_num_threads(threads)
 
         def fill(new: Path) -> None:
             shutil.copytree(model, new, dirs_exist_ok=True)
+            run = json.loads((new / "run.json").read_text(encoding="utf-8"))
+            columns = {"text": list(problem.text_columns), "label": list(problem.label_columns)}
+            write_run(new, {**run, "data": {**columns, "label_separator": problem.label_separator}})
 
         write_folder(out / "best", fill)
     shutil.rmtree(out / "models", ignore_errors=True)
@@ -315,11 +324,15 @@ def _method_notes(problem: Problem, options: Options, comparison: Comparison) ->
         "A seed draws the same samples for every approach, and larger sizes contain the smaller ones.",
         "Recommendation and best/ are chosen by validation data; test data only report. "
         "The tests against the first row of the ranking take that row as found on the test data.",
-        "Peak memory is that of the whole process while it trains, libraries included.",
+        "Peak memory is that of the whole process while it trains: libraries, and what earlier trainings "
+        "left in it, included.",
+        "From scratch an encoder has the vocabulary of its pretrained sister and, without --recipes, the "
+        "recipe full: gradual unfreezing would spare layers that know nothing.",
     ]
     if problem.given is not None:
         notes.append(
-            "Unlabelled text: what was given and the training texts without labels; never a test text."
+            "Unlabelled text: what was given and the training texts without labels; test texts that stand in "
+            "it as a document or a line were left out."
         )
     elif any("adapted" in row.start for row in comparison.rows):
         notes.append("Adaptation saw the training texts without their labels; never a test text.")

@@ -68,11 +68,11 @@ def entries(
         found += [e for base in bases for e in _of(method, base, False, options)]
         if not bases and method != "wordvectors":
             notes.append(
-                f"{method} runs from scratch only: --from DIR (of `pretune pretrain`) or --unlabelled TEXT."
+                f"{method} runs from scratch only: --unlabelled none, and no --from of `pretune pretrain`."
             )
         if not bases and method == "wordvectors":
             notes.append(
-                "wordvectors runs from scratch only: --vectors FILE (GloVe, word2vec) or --unlabelled TEXT."
+                "wordvectors runs from scratch only: --unlabelled none, and no --vectors (GloVe, word2vec)."
             )
         if options.scratch:
             base = bases[0] if bases else _vocabulary(method, options, problem, out)
@@ -138,7 +138,7 @@ def _bases(
             name = name.removesuffix(ending)
         needs = _preparation(f"{method} from {name}", "vectors", method, options, problem, vectors, None)
         bases.append(Base(name, None, needs, out))
-    if not bases and problem.given is not None:
+    if not bases and problem.adapts:
         name = f"{method} from {PRETRAINED_HERE}"
         needs = _preparation(name, "pretrain", method, options, problem, None, texts)
         bases.append(Base(PRETRAINED_HERE, None, needs, out))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from math import isfinite
 from pathlib import Path
@@ -22,6 +24,7 @@ from pretune.runs.files import write_json
 
 CONFIG, WEIGHTS, RUN = "config.json", "model.safetensors", "run.json"
 FORMAT = 1  # of config.json
+TRUST = "PRETUNE_TRUST_CODE"  # 1: functions that a model folder names may be imported
 
 
 def check_out(out: Path, overwrite: bool = False) -> None:
@@ -82,7 +85,28 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path}: no config of pretune: 'kind' is missing")
     if config.get("format", FORMAT) != FORMAT:
         raise UserError(f"{path}: format {config['format']} is unknown here; this pretune reads {FORMAT}")
+    _check_code(folder, config)
     return config
+
+
+def _check_code(folder: Path, config: Mapping[str, Any]) -> None:
+    """A folder may name functions and classes of its author's; reading it must not run them unasked."""
+    named = [config.get("method"), config.get("segmenter")]
+    for table in ("task", "recipe"):
+        described = config.get(table)
+        named += [described.get(x) for x in ("name", "kind")] if isinstance(described, dict) else []
+    codec = folder / "codec.json"
+    if codec.is_file():
+        with suppress(ValueError):  # which the codec's own reader will complain of
+            settings = json.loads(codec.read_text("utf-8"))
+            named += [settings.get("segmenter")] if isinstance(settings, dict) else []
+    for name in named:
+        if not isinstance(name, str) or ":" not in name or os.environ.get(TRUST) == "1":
+            continue
+        if name.partition(":")[0] not in sys.modules:
+            raise UserError(
+                f"{folder} wants to run {name}, code that is not pretune's; set {TRUST}=1 if you trust it"
+            )
 
 
 def _nearest(folder: Path) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -47,6 +48,7 @@ class Options:
         """Raise before anything is read if this cannot work."""
         from pretune.methods import METHODS
         from pretune.recipes import RECIPES
+        from pretune.runs.folders import TRUST
 
         for method in self.methods:
             if method != "tfidf" and method not in METHODS and ":" not in method:
@@ -56,6 +58,9 @@ class Options:
                 raise choose("--recipes", recipe, RECIPES)
         if not self.methods:
             raise UsageError("--methods names no method")
+        for method in set(self.methods) & set(METHODS):
+            if self.encoder_size not in METHODS[method].sizes:
+                raise choose(f"--encoder-size for {method}", self.encoder_size, METHODS[method].sizes)
         if self.seeds < 1:
             raise UsageError(f"--seeds is {self.seeds}; at least one is needed")
         if self.jobs is not None and self.jobs < 1:
@@ -73,6 +78,8 @@ class Options:
             for table in self.settings.get(method, {}):
                 if table not in TABLES_OF_SETTINGS:
                     raise choose(f"a setting of {method}", table, TABLES_OF_SETTINGS)
+        if any(":" in name for name in (*self.methods, *_texts(self.settings))):
+            os.environ.setdefault(TRUST, "1")  # code that the user names here runs in the workers too
         if out.exists() and not out.is_dir():
             raise UsageError(f"--out {out} is a file; give a folder")
         if out.is_dir() and any(out.iterdir()) and not (out / "cells").is_dir():
@@ -83,3 +90,11 @@ class Options:
         from pretune.config import merge
 
         return merge(self.settings.get(name, {}), self.settings.get(method, {}).get(name, {}))
+
+
+def _texts(settings: Mapping[str, Any]) -> Iterator[str]:
+    for value in settings.values():
+        if isinstance(value, Mapping):
+            yield from _texts(value)
+        elif isinstance(value, str):
+            yield value

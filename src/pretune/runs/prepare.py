@@ -9,6 +9,7 @@ from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
+from unicodedata import normalize
 
 from pretune.data.samples import Sample
 from pretune.errors import UserError
@@ -33,8 +34,11 @@ class Texts:
         from pretune.data.corpus import documents
 
         files = documents(self.paths, encoding=self.encoding, text=self.column)() if self.paths else ()
-        for stream in (self.texts, files):
-            yield from (text for text in stream if plain(text) not in self.tested)
+        yield from (text for text in self.texts if plain(text) not in self.tested)
+        for text in files:
+            kept = [line for line in text.splitlines() if not line.strip() or plain(line) not in self.tested]
+            if any(line.strip() for line in kept) and plain(text) not in self.tested:
+                yield "\n".join(kept)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -53,7 +57,7 @@ def texts_of(samples: Sequence[Sample]) -> tuple[str, ...]:
 
 def plain(text: str) -> str:
     """Texts that differ in case or white space alone are one."""
-    return " ".join(text.casefold().split())
+    return " ".join(normalize("NFC", text).casefold().split())
 
 
 def files_of(paths: Sequence[Path]) -> list[Path]:

@@ -11,6 +11,7 @@ from typing import Any, Literal, cast, get_args
 from pretune.data.golds import LabelKind
 from pretune.data.readers import read_samples
 from pretune.data.samples import Sample
+from pretune.data.segment import segmenter
 from pretune.data.splits import check_labels, split, without_leaks
 from pretune.errors import UsageError, UserError, choose
 from pretune.runs.cells import Data
@@ -38,6 +39,7 @@ class Problem:
     given: Texts | None  # those and what the user gave
     adapts: bool
     notes: tuple[str, ...]
+    label_separator: str | None = None
 
 
 def read(
@@ -73,9 +75,9 @@ def read(
     notes += [*leaks, *check_labels(learn, check, found)]
     data = Data(tuple(learn), tuple(check), found, options.valid_share)
     language = options.language or guess_language(learn)
-    notes.append(
-        f"Language: {language}{'' if options.language else ', guessed from the characters (--language)'}."
-    )
+    guessed = "" if options.language else ", guessed from the characters (--language)"
+    named = options.settings.get("codec", {}).get("segmenter")
+    notes.append(f"Language: {language}{guessed}; cut into {segmenter(language, named).described}.")
     own, given = _texts(unlabelled, data, str(reading["encoding"]), columns[0])
     return Problem(
         name or (Path(cast(Any, train)).name if is_file(train) else "samples"),
@@ -88,6 +90,7 @@ def read(
         given,
         unlabelled != "none",
         tuple(notes),
+        cast(str | None, reading.get("label_separator")),
     )
 
 
@@ -173,6 +176,8 @@ def _texts(
     own = Texts(texts=texts_of(data.pool), tested=tested)
     if unlabelled is None or unlabelled == "none":
         return own, None
+    if isinstance(unlabelled, (str, Path)):
+        raise UsageError(f"unlabelled is {str(unlabelled)!r}; give a list, of Path for files or of texts")
     paths = tuple(x for x in unlabelled if isinstance(x, Path))
     texts = tuple(x for x in unlabelled if not isinstance(x, Path))
     for path in paths:

@@ -221,7 +221,10 @@ def load_trained(folder: Path) -> Trained:
         return tfidf.load(folder)
     if config["kind"] == "ensemble":
         members = {path.name: load_trained(path) for path in member_folders(folder, config)}
-        return Ensemble({name: model for name, model in members.items() if isinstance(model, TrainedModel)})
+        models = {name: model for name, model in members.items() if isinstance(model, TrainedModel)}
+        if len(models) < len(members):
+            raise UserError(f"{folder}: a member of an ensemble must be of kind 'model'")
+        return Ensemble(models)
     if config["kind"] == "pretrained":
         raise UserError(f"{folder} knows no task yet; `pretune finetune … --from {folder}` teaches one")
     raise UserError(f"{folder}: kind {config['kind']!r} is unknown to this pretune")

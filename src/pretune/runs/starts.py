@@ -186,7 +186,7 @@ def load_pretrained(folder: Path, config: Mapping[str, Any]) -> Start:
 
 def member_folders(folder: Path, config: Mapping[str, Any]) -> list[Path]:
     """The subfolders of an ensemble; one that is missing is an error."""
-    found = [folder / str(name) for name in config.get("members", [])]
+    found = [folder / Path(str(name)).name for name in config.get("members", [])]
     for member in found:
         if not (member / CONFIG).is_file():
             raise UserError(f"{folder / CONFIG}: its member {member} is missing")

@@ -15,7 +15,7 @@ from pretune.config import build, to_dict
 from pretune.data.samples import Sample
 from pretune.errors import UserError
 from pretune.runs.files import write_json
-from pretune.runs.folders import CONFIG, FORMAT, WEIGHTS, write_folder, write_run
+from pretune.runs.folders import CONFIG, FORMAT, WEIGHTS, read_config, write_folder, write_run
 from pretune.runs.trained import task_config, task_from
 from pretune.tasks.base import Answer
 from pretune.tasks.classification import Classification
@@ -102,11 +102,17 @@ class TfIdf:
 
 def load(folder: Path) -> TfIdf:
     """The baseline that `TfIdf.save` left in `folder`."""
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    vocabulary = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
-    tensors = load_file(folder / "model.safetensors")
+    config = read_config(folder)
+    try:
+        vocabulary = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
+        tensors = load_file(folder / "model.safetensors")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"{folder}: its vocabulary or weights cannot be read: {error}") from None
+    if {*tensors} != {"idf", "weight", "bias"} or not all(np.isfinite(x).all() for x in tensors.values()):
+        raise UserError(f"{folder}: model.safetensors does not hold idf, weight and bias, all finite")
     task, settings = task_from(config["task"]), build(TfIdfConfig, config["tfidf"], "tfidf")
     assert isinstance(task, Classification)
     width, labels = tensors["weight"].shape

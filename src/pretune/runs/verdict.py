@@ -236,7 +236,7 @@ def _fewer(comparison: Comparison, names: Mapping[Contender, str]) -> list[str]:
         mine = comparison.rank(best, size)
         if mine is not None and sign * mine.mean >= sign * plain[0].mean:
             who = names[plain[0].contender]
-            return [f"With {size:,} labels it is already as good as {who} with {largest:,}."]
+            return [f"With {size:,} labels its mean already reaches that of {who} with {largest:,}."]
     return []
 
 
@@ -245,8 +245,10 @@ def _cheaper(comparison: Comparison, names: Mapping[Contender, str]) -> list[str
     assert comparison.best is not None
     best, top, size = comparison.best.contender, comparison.top(), comparison.sizes[-1]
     spent = comparison.cost(best, size, "train_seconds")
-    equal = [r.contender for r in top[1:] if (r.p_value or 0) >= 0.05 and r.contender != best]
-    equal += [top[0].contender] if top[0].contender != best and (_of(top, best) or 0) >= 0.05 else []
+    if top[0].contender == best:  # every p is of a gap to the first row: no other pair was tested
+        equal = [r.contender for r in top[1:] if (r.p_value or 0) >= 0.05]
+    else:
+        equal = [top[0].contender] if (_of(top, best) or 0) >= 0.05 else []
     cheap = min(equal, key=lambda who: comparison.cost(who, size, "train_seconds"), default=None)
     if cheap is None or comparison.cost(cheap, size, "train_seconds") * 3 > spent:
         return []

@@ -34,9 +34,3 @@ def count_batches(samples: int, batch_size: int, smallest: int = 1) -> int:
     """How many batches `length_batches` makes of so many samples."""
     whole, rest = divmod(samples, batch_size)
     return whole + int(rest >= smallest or (whole == 0 and rest > 0))
-
-
-def sorted_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Indices in batches, longest first; for prediction, where order is restored afterwards."""
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]

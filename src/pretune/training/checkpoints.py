@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -92,6 +93,7 @@ def fingerprint(
         "processes": team.num_processes,
         "batches an epoch": batches,
         "weights": {name: list(x.shape) for name, x in model.state_dict().items()},
+        "first weights": _digest(model),
         "stages": [
             {
                 "name": stage.name,
@@ -107,6 +109,14 @@ def fingerprint(
             for stage in stages
         ],
     }
+
+
+def _digest(model: nn.Module) -> str:
+    """Of the weights before the first step: another start, data or vocabulary shows here."""
+    total = blake2b(digest_size=8)
+    for x in model.state_dict().values():
+        total.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return total.hexdigest()
 
 
 def _describe(thing: Any) -> str:
