@@ -95,6 +95,13 @@ def to_dict(instance: Any, tables: Tables | None = None) -> dict[str, Any]:
     return {"kind": kind, **plain} if kind else plain
 
 
+def described(instance: Any, tables: Tables) -> dict[str, Any]:
+    """`to_dict` of something chosen by `kind`; somebody else's class is named by its import path."""
+    found = to_dict(instance, tables)
+    foreign = f"{type(instance).__module__}:{type(instance).__qualname__}"
+    return found if "kind" in found else {"kind": foreign, **found}
+
+
 def kind_of(instance: Any, tables: Tables) -> str | None:
     """The name under which the type of `instance` stands in any of `tables`."""
     names = (name for table in tables.values() for name, cls in table.items() if cls is type(instance))

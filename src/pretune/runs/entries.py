@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -177,7 +177,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 def _of(method: str, base: Base, scratch: bool, options: Options) -> list[Entry]:
     """A start with each of its recipes."""
-    from pretune.config import merge
+    from pretune.config import described, merge
     from pretune.runs.run import TABLES
     from pretune.runs.starts import method_named
 
@@ -188,9 +188,9 @@ def _of(method: str, base: Base, scratch: bool, options: Options) -> list[Entry]
     found = []
     for name in options.recipes or [None]:
         recipe = recipe_of(record, scratch, name)
-        described = _to_dict(_changed(recipe, options, method), TABLES)
-        contender = Contender(method, str(described["kind"]), start)
-        setting = Setting(contender, described, base.place, base.fingerprint, task, fitting)
+        settings = described(_changed(recipe, options, method), TABLES)
+        contender = Contender(method, str(settings["kind"]), start)
+        setting = Setting(contender, settings, base.place, base.fingerprint, task, fitting)
         found.append(Entry(setting, base.needs))
     return found
 
@@ -228,14 +228,3 @@ def _check_recipe_settings(options: Options, found: Sequence[Entry]) -> None:
         if not any(name in s.recipe for s in encoders if whose in (None, s.contender.method)):
             kinds = sorted({s.contender.recipe for s in encoders}) or ["no encoder"]
             raise UsageError(f"recipe.{name}: none of the recipes here ({', '.join(kinds)}) has that setting")
-
-
-def _to_dict(recipe: Any, tables: Mapping[type, Mapping[str, type]]) -> dict[str, Any]:
-    from pretune.config import to_dict
-
-    described = to_dict(recipe, tables)
-    return (
-        described
-        if "kind" in described
-        else {"kind": f"{type(recipe).__module__}:{type(recipe).__qualname__}", **described}
-    )

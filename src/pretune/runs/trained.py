@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from pretune.config import build, imported, kind_of, to_dict
+from pretune.config import build, described, imported, kind_of, to_dict
 from pretune.data.rows import Codec, Row
 from pretune.data.samples import Sample
 from pretune.errors import UserError, choose
@@ -72,7 +72,7 @@ class TrainedModel:
             "kind": "model",
             **describe(self.start),
             "task": task_config(self.task),
-            "recipe": to_dict(self.recipe, {Recipe: RECIPES}),
+            "recipe": described(self.recipe, {Recipe: RECIPES}),
         }
         write_json(folder / CONFIG, config)
         save_weights(self.model, folder / WEIGHTS)
