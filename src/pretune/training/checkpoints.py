@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pretune.errors import UserError
+from pretune.training.devices import from_first
 from pretune.training.stage import Stage
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def fingerprint(
         "processes": team.num_processes,
         "batches an epoch": batches,
         "weights": {name: list(x.shape) for name, x in model.state_dict().items()},
-        "first weights": _digest(model),
+        "first weights": from_first(team, _digest(model)),
         "stages": [
             {
                 "name": stage.name,

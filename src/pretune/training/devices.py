@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from pretune.errors import UsageError, UserError, choose
 from pretune.tensors.batch import Batch
 from pretune.training.model import Model
 from pretune.training.stage import Stage
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -145,11 +147,11 @@ def share_buffers(team: Accelerator, model: nn.Module) -> None:
             torch.distributed.broadcast(buffer, src=0)
 
 
-def from_first(team: Accelerator, scores: dict[str, float]) -> dict[str, float]:
+def from_first(team: Accelerator, value: T) -> T:
     """What the first process says, for everybody."""
     if team.num_processes == 1:
-        return scores
+        return value
     from accelerate.utils import broadcast_object_list
 
-    said: dict[str, float] = broadcast_object_list([scores])[0]
+    said: T = broadcast_object_list([value])[0]
     return said
