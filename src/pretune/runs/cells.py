@@ -87,12 +87,13 @@ def slug(text: str) -> str:
 
 def cell_id(cell: Cell, data: Data) -> str:
     """A readable name that changes with everything the cell's numbers depend on."""
-    from pretune.runs.measure import fingerprint
+    from pretune.runs.measure import fingerprint, versions
 
     train, valid = data.drawn(cell.size, cell.seed)
     setting = cell.setting
     depends = [
         FORMAT,
+        versions(),
         setting.contender,
         setting.recipe,
         setting.fingerprint,

@@ -169,10 +169,14 @@ def _names(folders: Sequence[Path]) -> list[str]:
     """The folders' own names, with those above where two are called the same."""
     absolute = [folder.resolve() for folder in folders]
     names = [folder.name for folder in absolute]
-    return [
+    found = [
         name if names.count(name) == 1 else f"{folder.parent.name}/{name}"
         for folder, name in zip(absolute, names, strict=True)
     ]
+    for name in found:
+        if found.count(name) > 1:
+            raise UsageError(f"two folders of --from are called {name}; rename one, to tell them apart")
+    return found
 
 
 def _of(method: str, base: Base, scratch: bool, options: Options) -> list[Entry]:

@@ -71,6 +71,9 @@ class Options:
                 raise UsageError(
                     f"--{option} is {getattr(self, name)}; give a number between 0 and 1, such as 0.2"
                 )
+        for name in ("seed", "folder", "resume", "quiet", "label"):
+            if name in self.settings.get("fitting", {}):
+                raise UsageError(f"fitting.{name} is the comparison's own; --seed and --out choose it")
         for table in self.settings:
             if table not in TABLES_OF_SETTINGS and table not in self.methods:
                 raise choose("a setting's first word", table, [*TABLES_OF_SETTINGS, *self.methods])

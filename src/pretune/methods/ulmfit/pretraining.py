@@ -102,7 +102,7 @@ class UlmfitPretraining:
         """
         if not isinstance(encoder, AWDLSTM) or not isinstance(codec, UlmfitCodec):
             raise UsageError("this pretraining is for AWD-LSTM only; choose the method ulmfit")
-        encoder.purpose("language_model", self.drop_mult)
+        encoder.purpose("language_model", self.drop_mult * encoder.config.language_model_drop_mult)
         try:
             with _cache(fitting.folder) as cache:
                 source = self._source(codec, corpus, cache, fitting.seed)
@@ -148,7 +148,7 @@ class UlmfitPretraining:
         fitted = fit(
             model,
             self.stages(encoder, head, epochs),
-            Limited(source, steps),
+            Limited(source, steps) if self.max_steps else source,
             fitting,
             validate if check else None,
             "perplexity",
