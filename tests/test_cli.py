@@ -284,3 +284,17 @@ def test_an_interrupted_run_says_how_to_go_on(data: Path, tmp_path: Path) -> Non
     assert "Traceback" not in err
     assert not (tmp_path / "m").exists()
     assert (tmp_path / "m.checkpoints").is_dir()
+
+
+def test_evaluate_takes_options_from_a_file_and_refuses_tables(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    config, scores = tmp_path / "x.toml", tmp_path / "scores.json"
+    config.write_text(f'out = "{scores}"\nseed = 3\n')
+    code, _, err = run("evaluate", model, data / "test.csv", "--config", config, "--device", "cpu")
+    assert code == 0, err
+    assert json.loads(scores.read_text())["samples"] == 10
+    config.write_text("[recipe]\nlr = 1.0\n")
+    code, _, err = run("evaluate", model, data / "test.csv", "--config", config)
+    assert code == 2
+    assert "[recipe] has no meaning for this command" in err

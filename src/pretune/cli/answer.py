@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 
 from pretune.cli.common import (
+    ConfigFile,
     Device,
     Encoding,
     Format,
@@ -17,6 +18,7 @@ from pretune.cli.common import (
     LabelSeparator,
     Notes,
     Quiet,
+    Seed,
     stdout,
 )
 from pretune.errors import choose
@@ -50,8 +52,10 @@ def evaluate(
     file_format: Format = None,
     encoding: Encoding = "utf-8",
     batch_size: BatchSize = 64,
+    seed: Seed = 0,
     device: Device = "auto",
     quiet: Quiet = False,
+    config: ConfigFile = None,
 ) -> None:
     """Score a model on labelled samples, with a 95 % bootstrap interval and the confusions.
 
@@ -76,6 +80,7 @@ def evaluate(
         encoding=encoding,
         batch_size=batch_size,
         device=device,
+        seed=seed,
     )
     Notes(quiet)(*evaluation.notes)
     print_evaluation(evaluation)
@@ -120,6 +125,7 @@ def predict(
     batch_size: BatchSize = 64,
     device: Device = "auto",
     quiet: Quiet = False,
+    config: ConfigFile = None,
 ) -> None:
     """Answer every text: one JSON line each, in the order of the input; a table on a terminal.
 

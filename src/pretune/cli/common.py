@@ -32,6 +32,10 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     defaults, sections = {}, {}
     for name, value in load_toml(path).items():
         if isinstance(value, dict):
+            if name != "about" and "set" not in names:
+                raise UsageError(
+                    f"{path}: [{name}] has no meaning for this command, which takes options only"
+                )
             sections[name] = value
         elif name.replace("_", "-") in names or name in names:
             defaults[names[name if name in names else name.replace("_", "-")]] = value

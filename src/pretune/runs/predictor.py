@@ -108,6 +108,7 @@ def evaluate(
     encoding: str = "utf-8",
     batch_size: int = 64,
     device: str = "auto",
+    seed: int = 0,
 ) -> Evaluation:
     """Score the model in `folder` on a labelled file, read with the columns it was trained with."""
     folder, file = Path(folder), Path(file)
@@ -122,13 +123,17 @@ def evaluate(
         format=format,
         encoding=encoding,
     )
-    return evaluation(predictor.model, found.samples, found.notes, batch_size)
+    return evaluation(predictor.model, found.samples, found.notes, batch_size, seed)
 
 
 def evaluation(
-    model: Trained, samples: Sequence[Sample], notes: Sequence[str] = (), batch_size: int = 64
+    model: Trained,
+    samples: Sequence[Sample],
+    notes: Sequence[str] = (),
+    batch_size: int = 64,
+    seed: int = 0,
 ) -> Evaluation:
-    """Score `model` on labelled samples."""
+    """Score `model` on labelled samples; `seed` draws the bootstrap."""
     answers = model.answers(samples, batch_size)
     golds = [sample.gold for sample in samples]
     said = [answer.label for answer in answers]
@@ -141,17 +146,19 @@ def evaluation(
         if unseen := sorted(set(golds) - set(labels)):
             notes.append(f"labels that the model never saw count as errors: {', '.join(unseen[:8])}")
     scores = model.task.score(golds, answers)
-    intervals = {name: _interval(model.task, name, golds, answers) for name in scores}
+    intervals = {name: _interval(model.task, name, golds, answers, seed) for name in scores}
     return Evaluation(len(samples), scores, intervals, table, notes)
 
 
 def _interval(
-    task: Task, metric: str, golds: Sequence[Any], answers: Sequence[Answer]
+    task: Task, metric: str, golds: Sequence[Any], answers: Sequence[Answer], seed: int
 ) -> tuple[float, float]:
     if metric == "accuracy":  # a mean of examples: a thousand times cheaper
-        return interval([gold == answer.label for gold, answer in zip(golds, answers, strict=True)])
+        return interval(
+            [gold == answer.label for gold, answer in zip(golds, answers, strict=True)], seed=seed
+        )
     score: Callable[[Sequence[Any], Sequence[Any]], float] = lambda g, a: task.score(g, a)[metric]  # noqa: E731
-    return interval_of(score, golds, [answers])
+    return interval_of(score, golds, [answers], seed=seed)
 
 
 def read_input(
