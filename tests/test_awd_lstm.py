@@ -231,6 +231,17 @@ def test_copies_and_pickles_answer_alike_even_after_training_steps() -> None:
     assert torch.equal(fresh(batch).summary, expected)
 
 
+def test_the_lstm_can_be_traced_for_export_after_training_with_weight_drop() -> None:
+    lstm = WeightDropLSTM(3, 4)
+    lstm.p = 0.5
+    lstm(torch.randn(2, 5, 3), lstm.start(2))[0].sum().backward()
+    lstm.eval()
+    traced = torch.jit.trace(lstm, (torch.randn(2, 5, 3), lstm.start(2)), check_trace=False)
+    for rows, tokens in ((2, 5), (3, 9)):  # the shape traced at, and another
+        x = torch.randn(rows, tokens, 3)
+        torch.testing.assert_close(traced(x, lstm.start(rows))[0], lstm(x, lstm.start(rows))[0])
+
+
 def test_the_lstm_stays_in_float32_under_autocast_on_a_cpu() -> None:
     made = encoder()
     batch = batch_of(texts(15, 8))
