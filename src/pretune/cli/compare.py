@@ -31,9 +31,7 @@ def compare(
     context: typer.Context,
     train: Annotated[
         Path | None,
-        typer.Argument(
-            metavar="[TRAIN]", help="Labelled file (csv, tsv, jsonl, parquet) or folder per class."
-        ),
+        typer.Argument(metavar="TRAIN", help="Labelled file (csv, tsv, jsonl, parquet) or folder per class."),
     ] = None,
     test: Annotated[
         Path | None, typer.Option("--test", help="Labelled test file; else a share of TRAIN is held out.")
