@@ -26,12 +26,6 @@ def test_rare_words_go_and_the_size_is_a_cap_for_all_words_together() -> None:
     assert len(Vocab.count([["a"]], ("xxunk",))) == 2  # nothing rounds it up to a multiple of eight
 
 
-def test_kept_words_come_after_the_counted_ones_once() -> None:
-    vocab = Vocab.count([["a", "a", "b"]], SPECIALS, max_size=3, keep=["z", "a", "xxpad", "b", "z"])
-    assert vocab.words == ("xxunk", "xxpad", "a", "z", "b")
-    assert vocab.ids["z"] == 3
-
-
 def test_of_a_word_that_stands_twice_the_first_counts() -> None:
     vocab = Vocab(["xxunk", "xxfake", "xxfake"])
     assert len(vocab) == 3

@@ -45,19 +45,17 @@ class Vocab:
         specials: Sequence[str] = (),
         max_size: int = 60_000,
         min_count: int = 1,
-        keep: Sequence[str] = (),
         most_counted: int = MOST_COUNTED,
     ) -> Vocab:
-        """The specials, then words by falling count, equal counts by alphabet, at most `max_size` in all;
-        after them the words of `keep` that are not there yet. Nothing is added to round the size up
-        (fastai appends 1 to 8 `xxfake`, for which no text exists).
+        """The specials, then words by falling count, equal counts by alphabet, at most `max_size` in all.
+        Nothing is added to round the size up (fastai appends 1 to 8 `xxfake`, for which no text exists).
         """
         counts = counted(tokens, most_counted)
         for special in specials:
             counts.pop(special, None)
         frequent = [(-number, word) for word, number in counts.items() if number >= min_count]
         words = [*specials, *(word for _, word in sorted(frequent))][: max(max_size, len(specials))]
-        return cls(dict.fromkeys([*words, *keep]))
+        return cls(dict.fromkeys(words))
 
     def save(self, path: Path) -> None:
         """One word a line; a word that would not survive that is written as a JSON string."""

@@ -200,16 +200,14 @@ class UlmfitCodec:
         self._ids = {**vocab.ids, PAD: self.unknown_id}
 
     @classmethod
-    def learn(
-        cls, corpus: Callable[[], Iterable[str]], config: UlmfitCodecConfig, keep: Sequence[str] = ()
-    ) -> UlmfitCodec:
-        """Count the words of a corpus in one pass. The words of `keep` come after them, however rare."""
+    def learn(cls, corpus: Callable[[], Iterable[str]], config: UlmfitCodecConfig) -> UlmfitCodec:
+        """Count the words of a corpus in one pass."""
         if config.language == "auto":
             beginning = (text[:10_000] for text in islice(corpus(), 200))
             config = replace(config, language=guess_language(beginning))
         splitter = Splitter(config.language, config.segmenter)
         tokens = (splitter.tokens(text) for text in corpus())
-        vocab = Vocab.count(tokens, SPECIALS, config.max_vocab, config.min_count, keep)
+        vocab = Vocab.count(tokens, SPECIALS, config.max_vocab, config.min_count)
         if len(vocab) == len(SPECIALS):
             raise UserError(
                 f"no word of the corpus occurs {config.min_count} times; give more text or lower min_count"
