@@ -239,7 +239,7 @@ def test_a_folder_of_class_folders_gives_one_sample_a_file(tmp_path: Path) -> No
     for name in ("pos", "neg", ".hidden"):
         (root / name).mkdir(parents=True)
     (root / "pos" / "2.txt").write_text("good\nfilm\n")
-    (root / "pos" / "1.txt.gz").write_bytes(gzip.compress("très bon".encode()))
+    (root / "pos" / "1.txt.gz").write_bytes(gzip.compress("très bon".encode(), mtime=0))
     (root / "neg" / "1").write_text("bad")
     (root / "neg" / ".DS_Store").write_bytes(b"\0")
     (root / "README").write_text("about")
