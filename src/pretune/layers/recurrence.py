@@ -1,0 +1,175 @@
+"""The recurrence of ELMo's LSTM: projected and clipped, over rows packed step by step, without padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Bounds of the cell state and of the projected output; None for no bound."""
+
+    cell: float | None = 3.0
+    projection: float | None = 3.0
+
+
+def recur(
+    products: Tensor,
+    index: Tensor | None,
+    counts: Sequence[int],
+    state: tuple[Tensor, Tensor],
+    weight_hh: Tensor,
+    weight_proj: Tensor | None,
+    clips: Clips,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y (M, D), and the state (N, D), (N, H) after each row's last token.
+
+    Rows are sorted, longest first, and packed step by step: `counts[t]` rows (never rising) have a token at
+    step t, M = sum(counts) tokens in all. `products` (U, 4H) is W x + b of the tokens, gates in the order
+    i, f, g, o, with the 1 of the forget gate in it; `index` (M,) says which of them each token has (None:
+    U = M, one each). `state` is h (N, D), c (N, H); `weight_hh` (4H, D); `weight_proj` (D, H), or None
+    where D = H. Section 1 of the release's LSTMCell:
+
+        c' = clip(sigmoid(f) c + sigmoid(i) tanh(g));  h' = clip(P (sigmoid(o) tanh(c')))
+    """
+    h, c = state
+    tensors = (products, h, c, weight_hh, weight_proj)
+    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
+        y, h, c = _Recurrence.apply(products, index, tuple(counts), h, c, weight_hh, weight_proj, clips)  # type: ignore[no-untyped-call]
+        return y, h, c
+    return _plain(products, index, counts, h, c, weight_hh, weight_proj, clips)
+
+
+def _plain(
+    products: Tensor,
+    index: Tensor | None,
+    counts: Sequence[int],
+    h: Tensor,
+    c: Tensor,
+    weight_hh: Tensor,
+    weight_proj: Tensor | None,
+    clips: Clips,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`recur` without a gradient."""
+    h, c = h.clone(), c.clone()
+    y = h.new_empty(sum(counts), h.shape[1])  # (M, D)
+    width, at = weight_hh.shape[0] // 4, 0
+    for n in counts:
+        here = slice(at, at + n)
+        given = products[here] if index is None else products.index_select(0, index[here])
+        gates = torch.addmm(given, h[:n], weight_hh.t())  # (n, 4H)
+        i, f, o = gates[:, :width].sigmoid_(), gates[:, width : 2 * width].sigmoid_(), gates[:, 3 * width :]
+        cell = c[:n].mul_(f).addcmul_(i, gates[:, 2 * width : 3 * width].tanh_())  # (n, H)
+        _clip_(cell, clips.cell)
+        out = o.sigmoid_() * cell.tanh()  # (n, H)
+        projected = out if weight_proj is None else out @ weight_proj.t()  # (n, D)
+        h[:n] = y[here] = _clip_(projected, clips.projection)
+        at += n
+    return y, h, c
+
+
+class _Recurrence(torch.autograd.Function):
+    """`recur` with its gradient: the weights' gradients are one product each over all steps."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        products: Tensor,
+        index: Tensor | None,
+        counts: tuple[int, ...],
+        h: Tensor,
+        c: Tensor,
+        weight_hh: Tensor,
+        weight_proj: Tensor | None,
+        clips: Clips,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        total, width = sum(counts), weight_hh.shape[0] // 4
+        gates = h.new_empty(total, 4 * width)  # (M, 4H) after their sigmoids and tanh
+        cells = h.new_empty(total, width)  # (M, H) after clipping
+        hidden = h.new_empty(total, width)  # (M, H) before the projection
+        y = h.new_empty(total, h.shape[1])  # (M, D)
+        last_h, last_c, at = h.clone(), c.clone(), 0
+        for n in counts:
+            here = slice(at, at + n)
+            given = products[here] if index is None else products.index_select(0, index[here])
+            z = torch.addmm(given, last_h[:n], weight_hh.t(), out=gates[here])  # (n, 4H)
+            i, f = z[:, :width].sigmoid_(), z[:, width : 2 * width].sigmoid_()
+            g, o = z[:, 2 * width : 3 * width].tanh_(), z[:, 3 * width :].sigmoid_()
+            cell = last_c[:n].mul_(f).addcmul_(i, g)  # (n, H)
+            cells[here] = _clip_(cell, clips.cell)
+            torch.mul(o, cell.tanh(), out=hidden[here])
+            projected = hidden[here] if weight_proj is None else hidden[here] @ weight_proj.t()  # (n, D)
+            last_h[:n] = y[here] = _clip_(projected.clone(), clips.projection)
+            at += n
+        ctx.save_for_backward(index, h, c, weight_hh, weight_proj, gates, cells, hidden, y)
+        ctx.counts, ctx.clips, ctx.given = counts, clips, len(products)
+        return y, last_h, last_c
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor, dh: Tensor, dc: Tensor) -> tuple[Tensor | None, ...]:
+        index, h, c, weight_hh, weight_proj, gates, cells, hidden, y = ctx.saved_tensors
+        counts, clips, width = ctx.counts, ctx.clips, weight_hh.shape[0] // 4
+        total = sum(counts)
+        dz = torch.empty_like(gates)  # (M, 4H)
+        dp = dy if clips.projection is None else dy * (y.abs() < clips.projection)  # (M, D)
+        dp = dp.clone() if dp is dy else dp
+        dh, dc = dh.clone(), dc.clone()
+        at = total
+        for t in reversed(range(len(counts))):
+            n = counts[t]
+            at -= n
+            here = slice(at, at + n)
+            before = c[:n] if t == 0 else cells[at - counts[t - 1] :][:n]  # (n, H)
+            through = dh[:n]
+            if clips.projection is not None:
+                through = through * (y[here].abs() < clips.projection)
+            dp[here] += through
+            dm = dp[here] if weight_proj is None else dp[here] @ weight_proj  # (n, H)
+            i, f, g, o = gates[here].split(width, 1)
+            cell = cells[here]
+            squashed = cell.tanh()
+            dcell = dc[:n] + dm * o * (1 - squashed.square())
+            if clips.cell is not None:
+                dcell = dcell * (cell.abs() < clips.cell)
+            d = dz[here]
+            d[:, :width] = dcell * g * i * (1 - i)
+            d[:, width : 2 * width] = dcell * before * f * (1 - f)
+            d[:, 2 * width : 3 * width] = dcell * i * (1 - g.square())
+            d[:, 3 * width :] = dm * squashed * o * (1 - o)
+            dc[:n] = dcell * f
+            dh[:n] = d @ weight_hh
+        earlier = _earlier(h, y, counts)  # (M, D)
+        by_products, _, _, by_h, by_c, by_hh, by_proj, _ = ctx.needs_input_grad
+        dproducts = None
+        if by_products:
+            dproducts = dz if index is None else dz.new_zeros(ctx.given, dz.shape[1]).index_add_(0, index, dz)
+        return (
+            dproducts,
+            None,
+            None,
+            dh if by_h else None,
+            dc if by_c else None,
+            dz.t() @ earlier if by_hh else None,
+            dp.t() @ hidden if by_proj else None,
+            None,
+        )
+
+
+def _earlier(h: Tensor, y: Tensor, counts: Sequence[int]) -> Tensor:
+    """The output of the step before each token: (M, D)."""
+    places, at = [torch.arange(counts[0])], 0
+    for before, n in zip(counts, counts[1:], strict=False):
+        places.append(torch.arange(at, at + n) + len(h))
+        at += before
+    return torch.cat((h, y)).index_select(0, torch.cat(places).to(h.device))
+
+
+def _clip_(x: Tensor, bound: float | None) -> Tensor:
+    return x if bound is None else x.clamp_(-bound, bound)
