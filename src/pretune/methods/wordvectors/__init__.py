@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pretune.data.vector_files import read_vectors
 from pretune.methods.base import Method
 from pretune.methods.wordvectors.encoder import WordVectorConfig, WordVectorEncoder
 from pretune.methods.wordvectors.pretraining import Word2Vec, adopt
 from pretune.methods.wordvectors.tokens import WordCodec, WordCodecConfig, learn_codec
-from pretune.methods.wordvectors.weights import import_vectors, read_vectors
+from pretune.methods.wordvectors.weights import import_vectors
 from pretune.recipes.full import Full
 
 WORDVECTORS = Method(
