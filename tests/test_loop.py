@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from pretune.encoder import Encoded, Encoder
 from pretune.errors import UsageError, UserError
 from pretune.tensors.lengths import count_batches, length_batches
 from pretune.training.devices import find_device, find_precision
@@ -290,7 +291,7 @@ def test_runs_of_different_precision_follow_one_another_and_leave_no_state() -> 
 
     theirs = Accelerator(cpu=True)
     for precision in ("bf16", "fp32", "auto"):
-        model = Model(TinyLinear(), tiny_model().head)  # type: ignore[arg-type]
+        model = Model(TinyLinear(), tiny_model().head)
         fit(model, everything(model), TinySource(2, carries=False), quietly(precision=precision))
         assert "forward" not in vars(model)  # nothing patched
         assert model.encoder.linear.weight.dtype == torch.float32  # type: ignore[union-attr]
@@ -298,7 +299,7 @@ def test_runs_of_different_precision_follow_one_another_and_leave_no_state() -> 
     assert AcceleratorState().mixed_precision == "no"
 
 
-class TinyLinear(nn.Module):
+class TinyLinear(Encoder):
     """An encoder without recurrence: bf16 LSTMs need processors that have it."""
 
     def __init__(self) -> None:
@@ -307,10 +308,11 @@ class TinyLinear(nn.Module):
         self.linear = nn.Linear(6, 6)
 
     def forward(self, batch: Any, carry: Any = None) -> Any:
-        from pretune.encoder import Encoded
-
         x = self.linear(self.embedding(batch.ids))
         return Encoded((x,), batch.mask, x.float().mean(1))
+
+    def groups(self) -> list[nn.Module]:
+        return [self.embedding, self.linear]
 
 
 def test_ctrl_c_without_a_folder_says_that_nothing_is_kept() -> None:

@@ -43,3 +43,7 @@ class Encoder(nn.Module, ABC):
     def purpose(self, purpose: Purpose) -> None:
         """Regularise for this purpose from now on; encoders whose paper names no difference ignore it."""
         return
+
+    def penalty(self) -> Tensor | None:
+        """What the loss of each target grows by in training beside its own, such as lambda on a mix."""
+        return None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from pretune.encoder import Encoder
+from pretune.encoder import Encoded, Encoder
 from pretune.layers.regularisation import activation_penalty
 from pretune.tasks.base import Head, Scores
 from pretune.tensors.batch import Batch
@@ -36,9 +37,15 @@ class Model(nn.Module):
             return Output(scores, None, None, encoded.carry)
         loss = self.head.loss(scores, batch).float()
         reported = loss.detach()
-        if self.training and (self.alpha or self.beta):
-            top = encoded.layers[-1]
-            seen = self.head.seen(scores, encoded)
-            penalty = activation_penalty(seen, top, encoded.mask, self.alpha, self.beta)
-            loss = loss + penalty * self.head.targets(batch)
+        if self.training:
+            for penalty in self._penalties(scores, encoded):
+                loss = loss + penalty * self.head.targets(batch)
         return Output(scores, loss, reported, encoded.carry)
+
+    def _penalties(self, scores: Scores, encoded: Encoded) -> Iterator[Tensor]:
+        if self.alpha or self.beta:
+            seen, top = self.head.seen(scores, encoded), encoded.layers[-1]
+            yield activation_penalty(seen, top, encoded.mask, self.alpha, self.beta)
+        own = self.encoder.penalty()
+        if own is not None:
+            yield own
