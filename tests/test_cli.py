@@ -227,7 +227,7 @@ FINETUNE = ["finetune", "classification", "TRAIN", "--out", "OUT", "--quiet"]
         (["evaluate", "MODEL", "TEST", "--label", "star"], 1, "did you mean 'stars'?"),
         (["predict", "MODEL", "no.csv"], 1, "no such file: no.csv"),
         (["adapt", "MODEL", "BOOKS", "--out", "OUT", "--vocabulary", "all"], 2, "--vocabulary is 'all'"),
-        (["pretrain", "elmo", "BOOKS", "--out", "OUT"], 2, "the method is 'elmo'; "),
+        (["pretrain", "gpt9", "BOOKS", "--out", "OUT"], 2, "the method is 'gpt9'; "),
         (["pretrain", "ulmfit", "BOOKS", "--out", "OUT", "--documents", "page"], 2, "--documents is 'page'"),
         (["pretrain", "ulmfit", "BOOKS", "--out", "OUT", "--direction", "up"], 2, "--direction is 'up'"),
         (["pretrain", "wordvectors", "BOOKS", "--out", "OUT", "--direction", "both"], 2, "no direction"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -39,6 +40,10 @@ class Encoder(nn.Module, ABC):
     def layer_widths(self) -> tuple[int, ...]:
         """D_l of each layer of `Encoded.layers`, bottom to top."""
         return (self.width,)
+
+    def for_task(self) -> Encoder:
+        """A copy to learn a task with, without what only pretraining needs."""
+        return deepcopy(self)
 
     def purpose(self, purpose: Purpose) -> None:
         """Regularise for this purpose from now on; encoders whose paper names no difference ignore it."""

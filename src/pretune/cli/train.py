@@ -65,7 +65,7 @@ Vectors = Annotated[
 
 def pretrain(
     context: typer.Context,
-    method: Annotated[str, typer.Argument(metavar="METHOD", help="ulmfit or wordvectors.")],
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="elmo, ulmfit or wordvectors.")],
     corpus: Paths,
     out: Out,
     size: Size = "small",
@@ -88,7 +88,8 @@ def pretrain(
 ) -> None:
     """Learn from raw text alone; what `adapt` and `finetune` start from.
 
-    ulmfit learns to say the next word, with the AWD-LSTM and the regularisation of Merity et al. (2017);
+    ulmfit learns to say the next word, with the AWD-LSTM and the regularisation of Merity et al. (2017); elmo
+    the next word from the left and from the right, of words spelled out (Peters et al. 2018);
     wordvectors learns word2vec. The vocabulary is learned first, in one pass; then texts are turned into
     ids once, in a file that is mapped into memory, so a corpus may be larger than memory.
 
@@ -141,9 +142,13 @@ def adapt(
     corpus: Paths,
     out: Out,
     vocabulary: Annotated[
-        str,
-        typer.Option("--vocabulary", help="target: the words of this corpus; union: the old words as well."),
-    ] = "target",
+        str | None,
+        typer.Option(
+            "--vocabulary",
+            help="Words to predict. target: those of this corpus (ulmfit's default); union: the old ones as "
+            "well; keep: the old ones alone (elmo's).",
+        ),
+    ] = None,
     documents: Documents = None,
     text: CorpusText = None,
     held_out: HeldOut = 100,
@@ -157,23 +162,24 @@ def adapt(
     config: ConfigFile = None,
     overrides: Set = None,
 ) -> None:
-    """Go on learning from the target's own text, unlabelled (ULMFiT's second stage).
+    """Go on learning from the target's own text, unlabelled (ULMFiT's second stage, ELMo's appendix A.1).
 
-    The vocabulary is learned anew from this corpus; words that the old one knew keep their vectors, new ones
-    begin with the mean (Howard & Ruder 2018, section 3.2).
+    For ulmfit the vocabulary is learned anew from this corpus; words that the old one knew keep their
+    vectors, new ones begin with the mean (Howard & Ruder 2018, section 3.2). elmo reads any word and goes on
+    predicting the old ones; one that was imported without a softmax learns one here.
 
     Example: pretune adapt models/en reviews.csv --text review --out models/reviews
     """
     from pretune.config import update
+    from pretune.methods.base import Vocabulary
     from pretune.runs.folders import check_out
     from pretune.runs.run import TABLES, load_start
     from pretune.runs.run import adapt as run
-    from pretune.runs.starts import Vocabulary
 
     notes = Notes(quiet)
     said = settings(context, overrides, ("adaptation", "fitting"))
     check_out(out, overwrite)
-    if vocabulary not in get_args(Vocabulary):
+    if vocabulary is not None and vocabulary not in get_args(Vocabulary):
         raise choose("--vocabulary", vocabulary, get_args(Vocabulary))
     start = load_start(folder)
     one = start[0] if isinstance(start, list) else start
@@ -184,7 +190,7 @@ def adapt(
         valid,
         out,
         adaptation=update(one.method.adaptation, said["adaptation"], "adaptation", TABLES),
-        vocabulary=cast(Vocabulary, vocabulary),
+        vocabulary=cast(Vocabulary | None, vocabulary),
         fitting=fitting(
             out,
             said["fitting"],
@@ -232,7 +238,7 @@ def finetune(
         str, typer.Option("--from", help="A folder of pretrain, adapt or finetune; or scratch.")
     ] = "scratch",
     method: Annotated[
-        str | None, typer.Option("--method", help="From scratch: ulmfit or wordvectors.")
+        str | None, typer.Option("--method", help="From scratch: ulmfit, elmo or wordvectors.")
     ] = None,
     size: Size = "small",
     recipe: Annotated[

@@ -117,8 +117,8 @@ def hold_out(corpus: Documents, every: int = 100) -> tuple[Corpus, Corpus]:
     count = sum(1 for _ in islice(whole(), every))
     if count < min(FEW, every):
         rest, held = (
-            _derived(whole, _heads, "but for the end of each"),
-            _derived(whole, _tails, "the end of each"),
+            derived(whole, _heads, "but for the end of each"),
+            derived(whole, _tails, "the end of each"),
         )
         if next(held(), None) is None or next(rest(), None) is None:
             raise UserError(f"too little text to hold some out: {whole.about}")
@@ -132,8 +132,8 @@ def hold_out(corpus: Documents, every: int = 100) -> tuple[Corpus, Corpus]:
         return (document for number, document in enumerate(stream, 1) if not number % step)
 
     return (
-        _derived(whole, kept, f"but for one document in {step}"),
-        _derived(whole, held_out, f"one document in {step}"),
+        derived(whole, kept, f"but for one document in {step}"),
+        derived(whole, held_out, f"one document in {step}"),
     )
 
 
@@ -155,7 +155,8 @@ def token_file(
     return kept_tokens(whole, encode, cache / f"tokens-{key}", progress)
 
 
-def _derived(whole: Corpus, choose: Callable[[Iterable[str]], Iterator[str]], what: str) -> Corpus:
+def derived(whole: Corpus, choose: Callable[[Iterable[str]], Iterator[str]], what: str) -> Corpus:
+    """Another stream made of a corpus; `what` names it, and with it what is made of it."""
     return Corpus(
         lambda: choose(whole()),
         lambda: _hash_texts([whole.fingerprint(), what]),

@@ -14,19 +14,21 @@ NOTHING = Span(0, 0)  # the characters of a token that stands for no text
 
 @dataclass(frozen=True)
 class Row:
-    """One input sequence; all four lists have the row's length T."""
+    """One input sequence; all lists have the row's length T."""
 
     ids: list[int]
     segments: list[int]  # 0 or 1, which side of a pair (BERT's token types)
     part: list[int]  # the part of the sample a token comes from; -1 for special tokens
     chars: list[Span]  # the characters of that part which a token covers
+    spelled: list[str] | None = None  # what each token spells, for encoders that read characters
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def reversed(self) -> Row:
         """The same tokens from right to left, for backward models."""
-        return Row(self.ids[::-1], self.segments[::-1], self.part[::-1], self.chars[::-1])
+        spelled = None if self.spelled is None else self.spelled[::-1]
+        return Row(self.ids[::-1], self.segments[::-1], self.part[::-1], self.chars[::-1], spelled)
 
 
 @runtime_checkable

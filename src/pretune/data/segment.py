@@ -19,7 +19,7 @@ from pretune.data.samples import Span
 from pretune.data.words import Words
 from pretune.errors import UsageError, UserError, choose
 
-SEGMENTERS: Final = ("words", "characters", "jieba")
+SEGMENTERS: Final = ("words", "characters", "jieba", "spaces")
 BY_CHARACTER: Final = (
     "zh",
     "ja",
@@ -53,6 +53,16 @@ class Segmenter(Protocol):
     by_run: bool  # True if a run between spaces is split the same whatever stands around it
 
     def __call__(self, text: str) -> list[Span]: ...
+
+
+class Spaces:
+    """What stands between white space: for text that has been split into words already."""
+
+    name, version, by_run = "spaces", "1", True
+    described = "words between spaces"
+
+    def __call__(self, text: str) -> list[Span]:
+        return [Span(*run.span()) for run in re.finditer(r"\S+", text)]
 
 
 class Characters:
@@ -124,10 +134,10 @@ class Own:
 
 
 def segmenter(language: str, name: str | None = None) -> Segmenter:
-    """The segmenter of that name, or the language's own: "words", "characters", "jieba", "module:function".
+    """The segmenter of that name, or the language's own.
 
     "words" cuts text with spaces by spaCy's rules; "characters" is for Chinese and Japanese; "jieba" knows
-    Chinese words; "mypackage.tokens:split" is a function of yours.
+    Chinese words; "spaces" is for text already split; "mypackage.tokens:split" is a function of yours.
     """
     if not re.fullmatch(r"[a-z]{2,3}", language):
         raise UsageError(f"language is {language!r}; give a code of two or three letters such as en, de, zh")
@@ -138,6 +148,8 @@ def segmenter(language: str, name: str | None = None) -> Segmenter:
         return Jieba()
     if name == "characters":
         return Characters()
+    if name == "spaces":
+        return Spaces()
     if name == "words":
         return Words(language)
     raise choose("segmenter", name, (*SEGMENTERS, "module:function"))

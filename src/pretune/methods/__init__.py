@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pretune.methods.base import Method
+from pretune.methods.elmo import ELMO
 from pretune.methods.ulmfit import ULMFIT
 from pretune.methods.wordvectors import WORDVECTORS
 
-METHODS: dict[str, Method] = {"wordvectors": WORDVECTORS, "ulmfit": ULMFIT}
+METHODS: dict[str, Method] = {"wordvectors": WORDVECTORS, "ulmfit": ULMFIT, "elmo": ELMO}

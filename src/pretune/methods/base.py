@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from pretune.data.rows import Codec
 from pretune.encoder import Encoder
 from pretune.recipes.base import Recipe
 from pretune.training.loop import Fitting
+
+Vocabulary = Literal[
+    "target", "union", "keep"
+]  # whose words adaptation predicts: the new text's, both, the old
 
 
 class Pretraining(Protocol):
@@ -53,3 +57,5 @@ class Method:
     task_options: Mapping[str, Any] = field(
         default_factory=dict
     )  # the paper's head, as `Classification.of(samples, kind, **these)`
+    learner: Callable[[Any], Any] = lambda config: config  # encoder settings with all that pretraining needs
+    vocabulary: Vocabulary = "target"  # of adaptation, where none is asked for

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from pretune.config import build, to_dict, update
 from pretune.data.samples import Sample
 from pretune.errors import UserError, choose
-from pretune.methods.base import Method, Pretraining
+from pretune.methods.base import Method, Pretraining, Vocabulary
 from pretune.recipes import RECIPES
 from pretune.recipes.base import Recipe
 from pretune.recipes.full import Full
@@ -21,8 +20,8 @@ from pretune.runs.measure import Measure, command, versions
 from pretune.runs.starts import (
     Corpus,
     Start,
-    Vocabulary,
     adopted,
+    for_task,
     load_pretrained,
     member_folders,
     save_start,
@@ -98,10 +97,13 @@ def adapt(
     *,
     adaptation: Pretraining | None = None,
     fitting: Fitting = Fitting(),  # noqa: B008, frozen
-    vocabulary: Vocabulary = "target",
+    vocabulary: Vocabulary | None = None,
     info: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
-    """Go on with pretraining on the target's text, under its vocabulary; ensembles member by member."""
+    """Go on with pretraining on the target's text; ensembles member by member.
+
+    `vocabulary` says whose words are predicted from then on; None: as the method's paper has it.
+    """
     loaded = load_start(folder)
     olds = loaded if isinstance(loaded, list) else [loaded]
     news: list[Start] = []
@@ -115,7 +117,8 @@ def adapt(
             scores |= {f"{name}.{what}" if name else what: value for what, value in said.items()}
             news.append(new)
     if is_main():
-        config = {"from": str(folder), "vocabulary": vocabulary, "fitting": fitting}
+        named = vocabulary or olds[0].method.vocabulary
+        config = {"from": str(folder), "vocabulary": named, "fitting": fitting}
         config |= {"adaptation": adaptation or olds[0].method.adaptation, **_described(news[0])}
         save_start(news if isinstance(loaded, list) else news[0], out, report(cost, scores, config, info))
     return scores
@@ -137,7 +140,7 @@ def finetune(
         raise UserError("there is no sample to learn from")
     if isinstance(start, list):
         return _finetune_all(start, task, recipe, train, valid, fitting)
-    trained = join(replace(start, encoder=deepcopy(start.encoder)), task, recipe, fitting.seed)
+    trained = join(for_task(start), task, recipe, fitting.seed)
     source = SampleSource(recipe.task(task), start.codec, train, recipe.batch_size, fitting.seed)
     rows = task.rows(start.codec, valid) if valid else []
     golds = [sample.gold for sample in valid]
@@ -193,7 +196,7 @@ def recipe_for(start: Start, name: str | None = None, changes: Mapping[str, Any]
 
 def plan_of(start: Start, task: Task, recipe: Recipe) -> list[dict[str, object]]:
     """What `finetune` would do: a row for every group of every stage."""
-    trained = join(replace(start, encoder=deepcopy(start.encoder)), task, recipe, 0)
+    trained = join(for_task(start), task, recipe, 0)
     return plan(recipe.stages(trained.model.encoder, trained.model.head))
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -16,7 +16,7 @@ from pretune.encoder import Encoder
 from pretune.errors import UsageError, UserError, choose
 from pretune.keys import key
 from pretune.methods import METHODS
-from pretune.methods.base import Method
+from pretune.methods.base import Method, Vocabulary
 from pretune.runs.files import write_json
 from pretune.runs.folders import (
     CONFIG,
@@ -29,14 +29,13 @@ from pretune.runs.folders import (
 )
 
 Corpus = Callable[[], Iterable[str]]
-Vocabulary = Literal["target", "union"]
 
 
 @runtime_checkable
 class WordCodec(Codec, Protocol):
     """A codec of words: made of a vocabulary and settings, so that another vocabulary can take its place."""
 
-    vocab: Vocab
+    vocab: Vocab | None
     config: Any
 
 
@@ -115,19 +114,31 @@ def vectors_start(file: Path, codec: Mapping[str, Any], encoder: Mapping[str, An
     return Start(file.name, METHODS["wordvectors"], made, network, network.config)
 
 
-def adopted(old: Start, corpus: Corpus, vocabulary: Vocabulary, seed: int) -> Start:
-    """The old weights under a vocabulary learned from `corpus`; "union" keeps the old words as well."""
+def for_task(start: Start) -> Start:
+    """A copy to teach a task to."""
+    encoder = start.encoder.for_task()
+    return replace(start, encoder=encoder, encoder_config=getattr(encoder, "config", start.encoder_config))
+
+
+def adopted(old: Start, corpus: Corpus, vocabulary: Vocabulary | None, seed: int) -> Start:
+    """The old weights, ready to learn from `corpus`: under its words ("target"), under the old ones as well
+    ("union"), or under those alone ("keep"; a start that has none takes the corpus's).
+    """
     method, before = old.method, old.codec
     if not isinstance(before, WordCodec):
         raise UserError(f"{method.name} has no vocabulary of words to learn anew")
-    codec = method.learn_codec(corpus, before.config)
-    if vocabulary == "union":
-        assert isinstance(codec, WordCodec)
+    vocabulary = vocabulary or method.vocabulary
+    codec: Codec = before
+    if vocabulary != "keep" or before.vocab is None:
+        codec = method.learn_codec(corpus, before.config)
+    if vocabulary == "union" and before.vocab is not None:
+        assert isinstance(codec, WordCodec) and codec.vocab is not None
         words = dict.fromkeys([*codec.vocab.words, *before.vocab.words])
         codec = type(codec)(vocab=Vocab(words), config=codec.config)  # type: ignore[call-arg]
-    encoder = fresh(method, old.encoder_config, codec, seed)
+    config = method.learner(old.encoder_config)
+    encoder = fresh(method, config, codec, seed)
     method.adopt(old.encoder, before, encoder, codec)
-    return Start(old.name, method, codec, encoder, old.encoder_config)
+    return Start(old.name, method, codec, encoder, config)
 
 
 def save_start(start: Start | list[Start], folder: Path, info: Mapping[str, Any]) -> None:

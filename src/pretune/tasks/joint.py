@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from pretune.data.rows import Codec, Row
-from pretune.data.samples import Sample
 from pretune.encoder import Encoded, Encoder
 from pretune.errors import UsageError
-from pretune.tasks.base import Answer, Head, Scores, Task
+from pretune.tasks.around import Around
+from pretune.tasks.base import Head, Scores
 from pretune.tasks.next_token import Tied
 from pretune.tensors.batch import Batch
 
@@ -23,44 +21,18 @@ LOGITS_HELD = 60_000_000  # at once: 240 MB in float32
 
 
 @dataclass(frozen=True)
-class Joint(Task):
+class Joint(Around):
     """L3 = L2 + weight * L1, eq. 5 of Radford et al. (2018): learn `task`, and go on predicting the text.
 
-    Answers and scores are those of `task`. Needs a language model that reads one way and ties its output
-    to its embedding: AWD-LSTM, GPT.
+    Answers and scores are those of `task`; the next tokens are the batch's own ids. Needs a language model
+    that reads one way and ties its output to its embedding: AWD-LSTM, GPT.
     """
 
-    task: Task
     weight: float = 0.5
     """lambda, section 4.1."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "higher_is_better", self.task.higher_is_better)
-
-    @property
-    def metric(self) -> str:
-        return self.task.metric
-
-    def rows(self, codec: Codec, samples: Sequence[Sample]) -> list[list[Row]]:
-        return self.task.rows(codec, samples)
-
-    def given(self, samples: Sequence[Sample], rows: Sequence[Sequence[Row]]) -> dict[str, Tensor]:
-        return self.task.given(samples, rows)
-
-    def gold(self, samples: Sequence[Sample], rows: Sequence[Sequence[Row]]) -> dict[str, Tensor]:
-        """That of `task`; the next tokens are the batch's own ids."""
-        return self.task.gold(samples, rows)
-
     def head(self, encoder: Encoder) -> JointHead:
         return JointHead(self.task.head(encoder), encoder, self.weight)
-
-    def decode(
-        self, scores: Scores, samples: Sequence[Sample], rows: Sequence[Sequence[Row]]
-    ) -> list[Answer]:
-        return self.task.decode(scores, samples, rows)
-
-    def score(self, golds: Sequence[Any], answers: Sequence[Answer]) -> dict[str, float]:
-        return self.task.score(golds, answers)
 
 
 class JointHead(Head):

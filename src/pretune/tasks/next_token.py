@@ -18,7 +18,7 @@ from pretune.layers.dropout import locked_dropout
 from pretune.layers.softmax import log_probabilities, sampled_softmax_loss, softmax_loss
 from pretune.tasks.base import Answer, Head, Scores, Task
 from pretune.tensors.batch import Batch
-from pretune.tensors.streams import NO_TARGET, StreamSource
+from pretune.tensors.streams import NO_TARGET, Streams
 
 
 class Tied(Protocol):
@@ -139,7 +139,7 @@ def perplexity(nats: float, tokens: int) -> float:
     return exp(mean) if mean < 700 else float("inf")
 
 
-def stream_scores(model: nn.Module, head: Head, source: StreamSource, epoch: int = 0) -> dict[str, float]:
+def stream_scores(model: nn.Module, head: Head, source: Streams, epoch: int = 0) -> dict[str, float]:
     """Perplexity and loss of all targets of a source, each token weighing the same, state carried.
 
     `model(batch, carry)` returns what has `reported` and `carry`: a Model. With `whole` sources the tokens

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -116,11 +116,21 @@ class StreamSource:
         return np.asarray(cuts)
 
 
+class Streams(Protocol):
+    """What both kinds of streams are: batches by epoch and step, state carried."""
+
+    carries: bool
+
+    def steps(self, epoch: int) -> int: ...
+
+    def batch(self, epoch: int, step: int) -> Batch: ...
+
+
 @dataclass
 class Limited:
     """The first steps of every epoch of another source, so that a run fits a budget."""
 
-    source: StreamSource
+    source: Streams
     most: int  # steps an epoch
     carries: bool = True
 

@@ -25,6 +25,19 @@ class AdamW:
 
 
 @dataclass(frozen=True)
+class Adagrad:
+    """Steps shrink with all squares seen so far (Duchi et al. 2011); no epsilon, as TensorFlow has it."""
+
+    accumulator: float = 1.0  # sum of squares before the first step
+
+    def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        fused = all(p.device.type == "cpu" for group in groups for p in group["params"])
+        return torch.optim.Adagrad(
+            groups, eps=0.0, initial_accumulator_value=self.accumulator, fused=fused or None
+        )
+
+
+@dataclass(frozen=True)
 class SGD:
     """Plain stochastic gradient descent."""
 

@@ -45,7 +45,8 @@ def task_batch(
     task: Task, codec: Codec, samples: Sequence[Sample], rows: Sequence[list[Row]], gold: bool
 ) -> Batch:
     """The batch of some samples whose rows are at hand."""
-    return collate(rows, codec.pad_id, task.given(samples, rows), task.gold(samples, rows) if gold else None)
+    wanted = task.gold(samples, rows) if gold else None
+    return collate(rows, codec.pad_id, task.given(samples, rows), wanted, getattr(codec, "spell", None))
 
 
 @dataclass

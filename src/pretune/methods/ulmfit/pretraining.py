@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal
 
 import torch
@@ -16,12 +13,13 @@ from pretune.data.corpus import token_file
 from pretune.data.rows import Codec
 from pretune.encoder import Encoder
 from pretune.errors import UsageError, UserError, choose
+from pretune.methods.raw_text import budget, summary, token_cache
 from pretune.methods.ulmfit.encoder import AWDLSTM
 from pretune.methods.ulmfit.tokens import UlmfitCodec
 from pretune.tasks.base import Head
-from pretune.tasks.next_token import NextToken, perplexity, stream_scores
+from pretune.tasks.next_token import NextToken, stream_scores
 from pretune.tensors.streams import Limited, StreamSource
-from pretune.training.loop import Fitted, Fitting, fit
+from pretune.training.loop import Fitting, fit
 from pretune.training.model import Model
 from pretune.training.optimizers import AdamW
 from pretune.training.schedules import OneCycle, Schedule, SlantedTriangular
@@ -104,7 +102,7 @@ class UlmfitPretraining:
             raise UsageError("this pretraining is for AWD-LSTM only; choose the method ulmfit")
         encoder.purpose("language_model", self.drop_mult * encoder.config.language_model_drop_mult)
         try:
-            with _cache(fitting.folder) as cache:
+            with token_cache(fitting.folder) as cache:
                 source = self._source(codec, corpus, cache, fitting.seed)
                 check = self._held_out(codec, held_out, cache) if held_out else None
                 return self._fit(encoder, source, check, fitting)
@@ -137,7 +135,7 @@ class UlmfitPretraining:
     def _fit(
         self, encoder: AWDLSTM, source: StreamSource, check: StreamSource | None, fitting: Fitting
     ) -> dict[str, float]:
-        epochs, steps = self._budget(source.steps(0))
+        epochs, steps = budget(self.epochs, source.steps(0), self.max_steps)
         head = NextToken(encoder.output_p, self.candidates).head(encoder)
         model = Model(encoder, head, self.alpha, self.beta)
 
@@ -154,14 +152,7 @@ class UlmfitPretraining:
             "perplexity",
             higher_is_better=False,
         )
-        return _summary(fitted)
-
-    def _budget(self, steps: int) -> tuple[int, int]:
-        """Epochs, and steps of each, within `max_steps`."""
-        if self.max_steps is None or self.max_steps >= self.epochs * steps:
-            return self.epochs, steps
-        epochs = ceil(self.max_steps / steps)
-        return epochs, self.max_steps // epochs
+        return summary(fitted)
 
     def _source(self, codec: UlmfitCodec, corpus: Corpus, cache: Path, seed: int) -> StreamSource:
         tokens = token_file(corpus, codec.ids, codec.fingerprint(), cache)
@@ -220,24 +211,3 @@ def adopt(old_encoder: Encoder, old_codec: Codec, new_encoder: Encoder, new_code
             ours.copy_(known[at.clamp(min=0)])
             ours[at < 0] = known.mean(0)
     new_encoder.rnns.load_state_dict(old_encoder.rnns.state_dict())
-
-
-def _summary(fitted: Fitted) -> dict[str, float]:
-    if fitted.best:
-        return {**fitted.best, "trained_tokens": float(fitted.tokens)}
-    loss = float(fitted.history[-1]["loss"])
-    return {
-        "train_loss": loss,
-        "train_perplexity": perplexity(loss, 1),
-        "trained_tokens": float(fitted.tokens),
-    }
-
-
-@contextmanager
-def _cache(folder: Path | None) -> Iterator[Path]:
-    """Where token files lie: beside the checkpoints, or nowhere for longer than the run."""
-    if folder is not None:
-        yield folder / "tokens"
-        return
-    with TemporaryDirectory(prefix="pretune-") as temporary:
-        yield Path(temporary)
