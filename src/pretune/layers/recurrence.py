@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from pretune.layers import fused
+from pretune.layers.compiled import kernels_for
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,11 @@ def recur(
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
         y, h, c = _Recurrence.apply(products, index, tuple(counts), h, c, weight_hh, weight_proj, clips)  # type: ignore[no-untyped-call]
         return y, h, c
-    return _plain(products, index, counts, h, c, weight_hh, weight_proj, clips)
+    kernels = kernels_for(*tensors)
+    if kernels is None:
+        return _plain(products, index, counts, h, c, weight_hh, weight_proj, clips)
+    bounds = clips.cell, clips.projection
+    return fused.recur(kernels, products, index, counts, h, c, weight_hh, weight_proj, bounds)
 
 
 def _plain(
@@ -165,7 +173,7 @@ class _Recurrence(torch.autograd.Function):
 def _earlier(h: Tensor, y: Tensor, counts: Sequence[int]) -> Tensor:
     """The output of the step before each token: (M, D)."""
     places, at = [torch.arange(counts[0])], 0
-    for before, n in zip(counts, counts[1:], strict=False):
+    for before, n in pairwise(counts):
         places.append(torch.arange(at, at + n) + len(h))
         at += before
     return torch.cat((h, y)).index_select(0, torch.cat(places).to(h.device))

@@ -1,0 +1,152 @@
+"""The compiled kernels: C that this machine's own compiler builds once, at first use, for this user."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+import warnings
+from ctypes import CDLL, POINTER, Structure, c_float, c_int, c_int64, c_void_p
+from pathlib import Path
+from threading import Lock
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from pretune.errors import UserError, choose
+
+SOURCE = Path(__file__).parent / "kernels" / "recurrence.c"
+FLAGS = ["-std=gnu11", "-O3", "-ffp-contract=fast", "-fPIC", "-shared"]
+MACHINE: tuple[list[str], ...] = (
+    ["-march=native"],
+    ["-mcpu=native"],
+    [],
+)  # the first that the compiler knows
+SWITCH = "PRETUNE_COMPILED"  # "0": never; "1": an error where they cannot be had
+
+_lock = Lock()
+_found: list[CDLL | None] = []
+
+
+class Sequence(Structure):
+    """One direction of one layer over its packed rows, as recurrence.c declares it."""
+
+    _fields_ = (
+        ("products", c_void_p),
+        ("index", c_void_p),
+        ("counts", c_void_p),
+        ("steps", c_int64),
+        ("units", c_int64),
+        ("outputs", c_int64),
+        ("h", c_void_p),
+        ("c", c_void_p),
+        ("recurrent", c_void_p),
+        ("projection", c_void_p),
+        ("cell_clip", c_float),
+        ("projection_clip", c_float),
+        ("y", c_void_p),
+    )
+
+
+def library() -> CDLL | None:
+    """The kernels, or None where the plain path is to be taken.
+
+    Built at the first call. Without a C compiler that works a warning says so, once.
+    """
+    wanted = os.environ.get(SWITCH, "")
+    if wanted not in ("", "0", "1"):
+        raise choose(SWITCH, wanted, ("0", "1"))
+    if wanted == "0":
+        return None
+    with _lock:
+        if not _found:
+            try:
+                _found.append(_declare(CDLL(str(_built()))))
+            except (OSError, subprocess.SubprocessError) as error:
+                message = f"the compiled kernels cannot be had: {error}"
+                if wanted == "1":
+                    raise UserError(f"{message}; install gcc or clang, or name one in CC") from None
+                _found.append(None)
+                warnings.warn(
+                    f"{message}; the plain path gives the same numbers at about half the speed "
+                    f"(install gcc or clang or name one in CC; {SWITCH}=0 silences this)",
+                    stacklevel=2,
+                )
+        elif wanted == "1" and _found[0] is None:
+            raise UserError(f"{SWITCH} is 1, but the kernels could not be built; install gcc or clang")
+        return _found[0]
+
+
+def kernels_for(*tensors: Tensor | None) -> CDLL | None:
+    """The kernels where they may read all of these: float32, in the processor's memory, nothing traced."""
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():  # type: ignore[attr-defined, no-untyped-call]
+        return None
+    for x in tensors:
+        if x is not None and (
+            type(x) not in (Tensor, Parameter) or x.dtype != torch.float32 or x.device.type != "cpu"
+        ):
+            return None
+    return library()
+
+
+def _declare(kernels: CDLL) -> CDLL:
+    kernels.packed_size.argtypes, kernels.packed_size.restype = [c_int64] * 3, c_int64
+    kernels.pack.argtypes, kernels.pack.restype = [c_void_p, *[c_int64] * 5, c_void_p], None
+    kernels.recur.argtypes, kernels.recur.restype = [POINTER(Sequence)], c_int
+    return kernels
+
+
+def _built() -> Path:
+    """The library's file: named by source, flags, compiler and processor, written beside and renamed."""
+    compiler = _compiler()
+    for machine in MACHINE:
+        command = [*compiler, *FLAGS, *machine]
+        told = _run([*command, "-dM", "-E", "-x", "c", os.devnull])  # version and processor, as macros
+        if told.returncode == 0:
+            break
+    else:
+        raise OSError(f"{shlex.join(compiler)} does not run: {_last(told.stderr)}")
+    key = hashlib.sha256("\n".join([SOURCE.read_text(), *command, told.stdout]).encode()).hexdigest()
+    folder = _folder()
+    path = folder / f"recurrence-{key[:20]}.so"
+    if not path.exists():
+        with tempfile.TemporaryDirectory(dir=folder) as beside:
+            made = Path(beside) / path.name
+            done = _run([*command, str(SOURCE), "-o", str(made), "-lm"])
+            if done.returncode:
+                raise OSError(f"{shlex.join(compiler)} failed: {_last(done.stderr)}")
+            made.replace(path)
+    return path
+
+
+def _compiler() -> list[str]:
+    """CC, or the first of the usual names that is there."""
+    named = shlex.split(os.environ.get("CC", ""))
+    for command in [named] if named else [["cc"], ["gcc"], ["clang"]]:
+        if shutil.which(command[0]):
+            return command
+    raise OSError(f"CC is {named[0]!r}, which is no program" if named else "no cc, gcc or clang")
+
+
+def _folder() -> Path:
+    """The user's cache folder, or a new one for this process where that cannot be written."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+    folder = root / "pretune"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="pretune-"))
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
+
+
+def _last(text: str) -> str:
+    return (text.strip().splitlines() or ["no message"])[-1]

@@ -1,0 +1,42 @@
+"""Weights laid out for a kernel once, kept as long as the weights live, and again when they have changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Lock
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+T = TypeVar("T")
+
+_lock = Lock()
+_kept: Any = WeakTensorKeyDictionary()  # weight -> how it is laid out -> (stamp, layout)
+
+
+def packed(weight: Tensor, how: str, make: Callable[[Tensor], T]) -> T:
+    """`make(weight)` of a float32 weight, or what it made last, named `how`, of the same values."""
+    stamp = _stamp(weight)
+    with _lock:
+        found = _kept.get(weight, {}).get(how)
+    if found is None or found[0] != stamp:
+        with torch.no_grad():
+            found = stamp, make(weight.detach())
+        with _lock:
+            _kept.setdefault(weight, {})[how] = found
+    result: T = found[1]
+    return result
+
+
+def _stamp(weight: Tensor) -> tuple[int, int]:
+    """What changes with the weight: its version, and its sum as whole numbers.
+
+    Fused optimisers and `weight.data` write without a new version, so the values are read: as long as one
+    step of the recurrence would take for it.
+    """
+    flat = weight.detach().reshape(-1)
+    even = len(flat) // 2 * 2
+    total = int(flat[:even].view(torch.int64).sum()) + int(flat[even:].view(torch.int32).sum())
+    return 0 if weight.is_inference() else weight._version, total
