@@ -274,7 +274,7 @@ def test_a_plan_names_groups_rates_and_parameters() -> None:
 
 
 def test_long_texts_share_no_batch_with_many_others() -> None:
-    from pretune.runs.trained import answer_batches
+    from pretune.tensors.lengths import answer_batches
 
     batches = list(answer_batches([5, 1000, 3, 400, 400], 3, tokens=1000))
     assert batches == [[1], [3, 4], [0, 2]]

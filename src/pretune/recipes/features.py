@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
 
-import torch
-from torch import Tensor, nn
-
-from pretune.encoder import Encoded, Encoder, Purpose
-from pretune.layers.scalar_mix import ScalarMix
+from pretune.encoder import Encoder
+from pretune.errors import UsageError
+from pretune.recipes.beside import FILE, BesideVectors, Vectors
+from pretune.recipes.frozen import FrozenFeatures
 from pretune.recipes.limits import check
 from pretune.tasks.base import Head, Task
-from pretune.tensors.batch import Batch
 from pretune.training.optimizers import AdamW
 from pretune.training.schedules import WarmupLinear
 from pretune.training.stage import Group, Stage
@@ -22,9 +21,10 @@ from pretune.training.stage import Group, Stage
 class Features:
     """Leave the encoder as it is; learn which of its layers to listen to, and a head.
 
-    Peters et al. (2018), section 3.2. The cheapest recipe, and one encoder then serves many tasks. The mix
-    runs over the layers as wide as the top one. The head sees the encoder's own summary, joined by mean
-    and maximum of the mix where there are several such layers, or of a task BiLSTM where one is asked for.
+    Peters et al. (2018), sections 3.2 and 3.3. The cheapest recipe, and one encoder then serves many tasks.
+    A mix runs over the layers as wide as the top one. The head sees the encoder's own summary, joined by
+    mean and maximum of the mix where there are several such layers, of word vectors beside it, or of a
+    task BiLSTM, where these are asked for.
     """
 
     lr: float = 1e-2
@@ -33,8 +33,22 @@ class Features:
     """Passes over the data; each is cheap, since nothing below is trained."""
     batch_size: int = 32
     """Samples a step."""
+    placement: Literal["input", "output", "both"] = "input"
+    """Where the mix stands: under the BiLSTM, beside its states, or one at each (section 5.2)."""
     bilstm: int = 0
     """Units a direction of a BiLSTM over the mixed layers; 0 for none."""
+    vectors: Path | None = None
+    """A GloVe or word2vec file: the frozen vector of each token's word stands beside the mix at the input."""
+    max_vectors: int | None = 100_000
+    """Words of that file to take, and to save with the model: the first, which are the most frequent."""
+    mix: Literal["learned", "frozen", "top"] = "learned"
+    """`frozen` leaves weights and gamma as they start; `top` takes the last layer alone, gamma learned."""
+    mix_weights: tuple[float, ...] = ()
+    """Where the weights start, before the softmax, lowest layer first; none: equal."""
+    mix_gamma: float = 1.0
+    """Where gamma starts."""
+    lambda_: float = 0.001
+    """Weight of the squared mix weights in the loss: 1 all but forces equal shares, 0.001 lets them move."""
     dropout: float = 0.5
     """Dropout on the mixed layers; ELMo's authors call 0.5 a good default."""
     layer_norm: bool = False
@@ -49,85 +63,42 @@ class Features:
     """Activation regularisation (AR) of what the head sees."""
     beta: float = 0.0
     """Temporal activation regularisation (TAR) of what the head sees."""
+    cache_megabytes: int = 1024
+    """Memory for the frozen layers of all samples, so that each is read once; 0 reads it every epoch."""
 
     def __post_init__(self) -> None:
         check(self)
+        if self.placement != "input" and not self.bilstm:
+            raise UsageError(
+                f"recipe.placement is {self.placement}, beside the states of a BiLSTM, and there is none; "
+                "set recipe.bilstm, such as 128"
+            )
+        if self.placement == "output" and self.vectors is None:
+            raise UsageError(
+                "recipe.placement is output, so the BiLSTM reads word vectors alone; set recipe.vectors, "
+                "or recipe.placement to both"
+            )
+        if self.mix == "top" and self.mix_weights:
+            raise UsageError("recipe.mix is top, which has no weights; leave recipe.mix_weights out")
+
+    def at(self, folder: Path) -> Features:
+        """The recipe of a saved model: its vectors lie beside it."""
+        return self if self.vectors is None else replace(self, vectors=folder / FILE)
 
     def task(self, task: Task) -> Task:
-        return task
+        if self.vectors is None:
+            return task
+        return BesideVectors(task, Vectors.read(self.vectors, self.max_vectors))
 
     def wrap(self, encoder: Encoder) -> FrozenFeatures:
         return FrozenFeatures(encoder, self)
 
     def stages(self, encoder: Encoder, head: Head) -> list[Stage]:
         assert isinstance(encoder, FrozenFeatures)
-        groups = [Group("mix", (encoder.mix,), self.lr)] if encoder.mix is not None else []
+        groups = []
+        if mixes := encoder.mixes().values():  # with their dropout, which trains as they do
+            groups.append(Group("mix", (*mixes, encoder.dropout), self.lr))
         if encoder.bilstm is not None:
             groups.append(Group("bilstm", (encoder.bilstm,), self.lr, self.weight_decay))
         groups.append(Group("head", (head,), self.lr, self.weight_decay))
         return [Stage("features", tuple(groups), self.epochs, WarmupLinear(self.warmup), AdamW(), self.clip)]
-
-
-class FrozenFeatures(Encoder):
-    """An encoder that never moves, under a scalar mix and an optional BiLSTM.
-
-    `groups` leaves the inner encoder out, so whatever trains this freezes it; it also stays in `eval`.
-    """
-
-    def __init__(self, encoder: Encoder, recipe: Features) -> None:
-        super().__init__()
-        self.encoder = encoder.eval()
-        self.mixed = [k for k, width in enumerate(encoder.layer_widths()) if width == encoder.width]
-        mixes = len(self.mixed) > 1 or recipe.bilstm > 0  # else only the encoder's own summary is read
-        self.mix = ScalarMix(len(self.mixed), recipe.layer_norm) if mixes else None
-        self.dropout = nn.Dropout(recipe.dropout)
-        self.bilstm = (
-            nn.LSTM(encoder.width, recipe.bilstm, batch_first=True, bidirectional=True)
-            if recipe.bilstm
-            else None
-        )
-        self.width = 2 * recipe.bilstm or encoder.width
-        self.summary_width = encoder.summary_width + (2 * self.width if mixes else 0)
-
-    def train(self, mode: bool = True) -> FrozenFeatures:
-        super().train(mode)
-        self.encoder.eval()
-        return self
-
-    def forward(self, batch: Batch, carry: Any = None) -> Encoded:
-        with torch.no_grad():
-            inner = self.encoder(batch, carry)
-        if self.mix is None:
-            return Encoded(inner.layers[-1:], inner.mask, inner.summary, inner.carry)
-        layers = [inner.layers[k] for k in self.mixed]
-        top = self.dropout(self.mix(layers, inner.mask))  # (N, T, D)
-        if self.bilstm is not None:
-            top = _recur(self.bilstm, top, inner.mask)  # (N, T, 2H)
-        summary = torch.cat([inner.summary, _mean(top, inner.mask), _max(top, inner.mask)], -1)  # (N, S)
-        return Encoded((top,), inner.mask, summary, inner.carry)
-
-    def groups(self) -> list[nn.Module]:
-        return [module for module in (self.mix, self.bilstm) if module is not None]
-
-    def purpose(self, purpose: Purpose) -> None:
-        self.encoder.purpose(purpose)
-
-
-def _recur(lstm: nn.LSTM, x: Tensor, mask: Tensor) -> Tensor:
-    """A BiLSTM over real tokens only, zero at padding."""
-    with torch.autocast(x.device.type, enabled=False):  # LSTMs fail in bfloat16 on most CPUs
-        packed = nn.utils.rnn.pack_padded_sequence(
-            x.float(), mask.sum(1).cpu(), batch_first=True, enforce_sorted=False
-        )
-        output, _ = nn.utils.rnn.pad_packed_sequence(
-            lstm(packed)[0], batch_first=True, total_length=x.shape[1]
-        )
-    return output  # (N, T, 2H)
-
-
-def _mean(x: Tensor, mask: Tensor) -> Tensor:
-    return x.sum(1) / mask.sum(1, keepdim=True)  # (N, D)
-
-
-def _max(x: Tensor, mask: Tensor) -> Tensor:
-    return x.masked_fill(~mask[..., None], float("-inf")).amax(1)  # (N, D)

@@ -25,6 +25,9 @@ LIMITS: Final = {  # the least, the most; None is allowed where the field allows
     "auxiliary": (0, inf),
     "alpha": (0, inf),
     "beta": (0, inf),
+    "lambda_": (0, inf),
+    "max_vectors": (1, inf),
+    "cache_megabytes": (0, inf),
 }
 
 

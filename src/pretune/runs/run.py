@@ -17,6 +17,7 @@ from pretune.recipes.base import Recipe
 from pretune.recipes.full import Full
 from pretune.runs.folders import read_config
 from pretune.runs.measure import Measure, command, versions
+from pretune.runs.remember import remembered
 from pretune.runs.starts import (
     Corpus,
     Start,
@@ -141,12 +142,13 @@ def finetune(
     if isinstance(start, list):
         return _finetune_all(start, task, recipe, train, valid, fitting)
     trained = join(for_task(start), task, recipe, fitting.seed)
-    source = SampleSource(recipe.task(task), start.codec, train, recipe.batch_size, fitting.seed)
-    rows = task.rows(start.codec, valid) if valid else []
+    source = SampleSource(trained.learned, start.codec, train, recipe.batch_size, fitting.seed)
+    rows = trained.learned.rows(start.codec, valid) if valid else []
     golds = [sample.gold for sample in valid]
+    asked = source.task = remembered(trained, [(train, source.rows), (valid, rows)], fitting)
 
     def validate(model: Model) -> dict[str, float]:
-        return task.score(golds, answer(model, task, start.codec, valid, rows))
+        return task.score(golds, answer(model, asked, start.codec, valid, rows))
 
     stages = recipe.stages(trained.model.encoder, trained.model.head)
     check = validate if valid else None

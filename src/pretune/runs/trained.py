@@ -18,15 +18,17 @@ from pretune.errors import UserError, choose
 from pretune.keys import key
 from pretune.recipes import RECIPES
 from pretune.recipes.base import Recipe
+from pretune.recipes.beside import BesideVectors
+from pretune.recipes.features import Features
+from pretune.recipes.frozen import FrozenFeatures
 from pretune.runs.files import write_json
 from pretune.runs.folders import CONFIG, FORMAT, WEIGHTS, load_weights, save_weights, write_folder, write_run
 from pretune.runs.starts import Start, describe, empty_start
 from pretune.tasks import TASKS
 from pretune.tasks.base import Answer, Task
+from pretune.tensors.lengths import answer_batches
 from pretune.training.model import Model
 from pretune.training.sources import task_batch
-
-TOKENS = 1 << 16  # at most so many tokens, padding included, in a batch of more than one sample
 
 
 class Trained(Protocol):
@@ -55,14 +57,20 @@ class TrainedModel:
     task: Task
     recipe: Recipe
     model: Model
+    learned: Task  # `task` as the recipe has it: what batches are made by
 
     @property
     def parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
 
     def answers(self, samples: Sequence[Sample], batch_size: int = 64) -> list[Answer]:
-        rows = self.task.rows(self.start.codec, samples)
-        return answer(self.model, self.task, self.start.codec, samples, rows, batch_size)
+        rows = self.learned.rows(self.start.codec, samples)
+        return answer(self.model, self.learned, self.start.codec, samples, rows, batch_size)
+
+    def mixes(self) -> list[dict[str, Any]]:
+        """What the recipe's scalar mixes have learned, as plain values; none where it has none."""
+        encoder = self.model.encoder
+        return [mix._asdict() for mix in encoder.learned()] if isinstance(encoder, FrozenFeatures) else []
 
     def save(self, folder: Path, info: Mapping[str, Any]) -> None:
         write_folder(folder, lambda new: self.fill(new, info))
@@ -77,6 +85,8 @@ class TrainedModel:
         write_json(folder / CONFIG, config)
         save_weights(self.model, folder / WEIGHTS)
         self.start.codec.save(folder)
+        if isinstance(self.learned, BesideVectors):
+            self.learned.vectors.save(folder)
         write_run(folder, info)
 
 
@@ -137,15 +147,6 @@ def answer(
     return [found[i] for i in range(len(samples))]
 
 
-def answer_batches(lengths: Sequence[int], batch_size: int, tokens: int = TOKENS) -> Iterator[list[int]]:
-    """Indices, longest first, in batches that a few very long texts cannot make huge."""
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    while order:
-        size = max(1, min(batch_size, tokens // max(1, lengths[order[0]])))
-        yield order[:size]
-        order = order[size:]
-
-
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """No dropout inside; afterwards every module is in the mode it was in."""
@@ -163,9 +164,9 @@ def join(start: Start, task: Task, recipe: Recipe, seed: int) -> TrainedModel:
     start.encoder.purpose("task")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(seed, "init"))
-        wrapped = recipe.wrap(start.encoder)
-        head = recipe.task(task).head(wrapped)
-    return TrainedModel(start, task, recipe, Model(wrapped, head, recipe.alpha, recipe.beta))
+        wrapped, learned = recipe.wrap(start.encoder), recipe.task(task)
+        head = learned.head(wrapped)
+    return TrainedModel(start, task, recipe, Model(wrapped, head, recipe.alpha, recipe.beta), learned)
 
 
 def load_model(folder: Path, config: Mapping[str, Any]) -> TrainedModel:
@@ -174,6 +175,7 @@ def load_model(folder: Path, config: Mapping[str, Any]) -> TrainedModel:
     try:
         task = task_from(config["task"])
         recipe = build(Recipe, config["recipe"], "recipe", {Recipe: RECIPES})  # type: ignore[type-abstract]
+        recipe = recipe.at(folder) if isinstance(recipe, Features) else recipe
     except (KeyError, UserError) as error:
         raise UserError(f"{folder / CONFIG}: {error}") from None
     trained = join(start, task, recipe, 0)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from pretune.keys import generator
+
+TOKENS = 1 << 16  # at most so many tokens, padding included, in an answering batch of several samples
 
 
 def length_batches(
@@ -34,3 +36,12 @@ def count_batches(samples: int, batch_size: int, smallest: int = 1) -> int:
     """How many batches `length_batches` makes of so many samples."""
     whole, rest = divmod(samples, batch_size)
     return whole + int(rest >= smallest or (whole == 0 and rest > 0))
+
+
+def answer_batches(lengths: Sequence[int], batch_size: int, tokens: int = TOKENS) -> Iterator[list[int]]:
+    """Indices, longest first, in batches that a few very long texts cannot make huge."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    while order:
+        size = max(1, min(batch_size, tokens // max(1, lengths[order[0]])))
+        yield order[:size]
+        order = order[size:]

@@ -1,0 +1,147 @@
+"""An encoder that never moves, under learned mixes of its layers and a BiLSTM."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pretune.encoder import Encoded, Encoder, Purpose
+from pretune.errors import UsageError
+from pretune.layers.scalar_mix import ScalarMix
+from pretune.recipes.beside import VECTORS, Vectors
+from pretune.tensors.batch import Batch
+
+if TYPE_CHECKING:
+    from pretune.recipes.features import Features
+
+LAYERS, SUMMARY = "frozen_layers", "frozen_summary"  # in `Batch.given`: (N, L, T, D), (N, S)
+
+
+class Mix(NamedTuple):
+    """What a scalar mix has learned."""
+
+    place: str  # input, output
+    layers: tuple[int, ...]  # which of the encoder's, 0 the lowest
+    weights: tuple[float, ...]  # after the softmax
+    gamma: float
+
+
+class FrozenFeatures(Encoder):
+    """[x; ELMo] -> BiLSTM -> [h; ELMo'], section 3.3 of Peters et al. (2018), each part where asked for.
+
+    The inner encoder is run once, or not at all where a batch comes with its layers (`LAYERS`), for all
+    mixes, and they are shared by all parts of a sample. `groups` leaves it out, so whatever trains this
+    freezes it; it also stays in `eval`.
+    """
+
+    def __init__(self, encoder: Encoder, recipe: Features) -> None:
+        super().__init__()
+        self.encoder = encoder.eval()
+        self.lambda_, self.cache_megabytes = recipe.lambda_, recipe.cache_megabytes
+        self.mixed = [k for k, width in enumerate(encoder.layer_widths()) if width == encoder.width]
+        beside = 0 if recipe.vectors is None else Vectors.read(recipe.vectors, recipe.max_vectors).width
+        self.beside = beside > 0
+        at_input, at_output = recipe.placement != "output", recipe.placement != "input"
+        # one layer alone needs no mix: only the encoder's own summary is read
+        mixes = len(self.mixed) > 1 or recipe.bilstm > 0 or self.beside
+        self.mix = self._mix(recipe) if mixes and at_input else None
+        self.output_mix = self._mix(recipe) if at_output else None
+        self.dropout = nn.Dropout(recipe.dropout)
+        self.width = beside + (encoder.width if at_input else 0)
+        self.bilstm = (
+            nn.LSTM(self.width, recipe.bilstm, batch_first=True, bidirectional=True)
+            if recipe.bilstm
+            else None
+        )
+        self.width = (2 * recipe.bilstm or self.width) + (encoder.width if at_output else 0)
+        self.summary_width = encoder.summary_width + (2 * self.width if mixes else 0)
+
+    def _mix(self, recipe: Features) -> ScalarMix:
+        start = recipe.mix_weights or None
+        if start is not None and len(start) != len(self.mixed):
+            raise UsageError(
+                f"recipe.mix_weights has {len(start)} numbers; this encoder has {len(self.mixed)} layers "
+                "to mix"
+            )
+        top, frozen = recipe.mix == "top", recipe.mix == "frozen"
+        return ScalarMix(
+            len(self.mixed), recipe.layer_norm, top=top, weights=start, gamma=recipe.mix_gamma, frozen=frozen
+        )
+
+    def train(self, mode: bool = True) -> FrozenFeatures:
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+    def read(self, batch: Batch, carry: Any = None) -> Encoded:
+        """What the inner encoder says, only the layers to mix; as it came with the batch where it did."""
+        if carry is None and LAYERS in batch.given:
+            layers = batch.given[LAYERS].unbind(1)  # L × (N, T, D)
+            return Encoded(layers, batch.mask, batch.given[SUMMARY])
+        with torch.no_grad():
+            inner: Encoded = self.encoder(batch, carry)
+        return replace(inner, layers=tuple(inner.layers[k] for k in self.mixed))
+
+    def forward(self, batch: Batch, carry: Any = None) -> Encoded:
+        inner = self.read(batch, carry)
+        parts = [batch.given[VECTORS]] if self.beside else []  # x
+        if self.mix is not None:
+            parts.append(self.dropout(self.mix(inner.layers, inner.mask)))  # ELMo
+        if not parts:
+            return replace(inner, layers=inner.layers[-1:])
+        top = torch.cat(parts, -1)  # (N, T, D)
+        if self.bilstm is not None:
+            top = _recur(self.bilstm, top, inner.mask)  # (N, T, 2H) h
+        if self.output_mix is not None:
+            mixed = self.dropout(self.output_mix(inner.layers, inner.mask))  # ELMo'
+            top = torch.cat([top, mixed], -1)  # (N, T, 2H + D)
+        summary = torch.cat([inner.summary, _mean(top, inner.mask), _max(top, inner.mask)], -1)  # (N, S)
+        return Encoded((top,), inner.mask, summary, inner.carry)
+
+    def mixes(self) -> dict[str, ScalarMix]:
+        """The mixes in use, by their places."""
+        found = {"input": self.mix, "output": self.output_mix}
+        return {place: mix for place, mix in found.items() if mix is not None}
+
+    def learned(self) -> list[Mix]:
+        """Which layers the mixes listen to, as plain numbers."""
+        return [
+            Mix(place, tuple(self.mixed), tuple(mix.shares().tolist()), float(mix.gamma))
+            for place, mix in self.mixes().items()
+        ]
+
+    def penalty(self) -> Tensor | None:
+        """lambda * sum_l w_l² of each mix, section 5.1."""
+        mixes = self.mixes().values()
+        if not self.lambda_ or not mixes:
+            return None
+        return self.lambda_ * torch.stack([mix.penalty() for mix in mixes]).sum()
+
+    def groups(self) -> list[nn.Module]:
+        return [*self.mixes().values(), *([] if self.bilstm is None else [self.bilstm])]
+
+    def purpose(self, purpose: Purpose) -> None:
+        self.encoder.purpose(purpose)
+
+
+def _recur(lstm: nn.LSTM, x: Tensor, mask: Tensor) -> Tensor:
+    """A BiLSTM over real tokens only, zero at padding."""
+    with torch.autocast(x.device.type, enabled=False):  # LSTMs fail in bfloat16 on most CPUs
+        packed = nn.utils.rnn.pack_padded_sequence(
+            x.float(), mask.sum(1).cpu(), batch_first=True, enforce_sorted=False
+        )
+        output, _ = nn.utils.rnn.pad_packed_sequence(
+            lstm(packed)[0], batch_first=True, total_length=x.shape[1]
+        )
+    return output  # (N, T, 2H)
+
+
+def _mean(x: Tensor, mask: Tensor) -> Tensor:
+    return x.sum(1) / mask.sum(1, keepdim=True)  # (N, D)
+
+
+def _max(x: Tensor, mask: Tensor) -> Tensor:
+    return x.masked_fill(~mask[..., None], float("-inf")).amax(1)  # (N, D)
