@@ -157,3 +157,24 @@ def test_float64_takes_the_plain_path_and_is_exact() -> None:
     )
     for a, b in zip(wide.run(), loop(case), strict=True):
         torch.testing.assert_close(a, b, atol=1e-13, rtol=1e-13)
+
+
+def gradients(case: Case, of: object) -> list[Tensor | None]:
+    """Of a fixed mix of all outputs, by products, state and weights."""
+    names = ["products", "h", "c", "weight_hh", "weight_proj"]
+    leaves = {n: v.clone().requires_grad_() for n in names if (v := getattr(case, n)) is not None}
+    outputs = of(replace(case, **leaves))  # type: ignore[operator]
+    random = torch.Generator().manual_seed(1)
+    total = sum((x * torch.randn(x.shape, generator=random).to(x)).sum() for x in outputs)
+    return list(torch.autograd.grad(total, leaves.values()))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_its_gradients_are_those_of_the_equations(name: str, way: str) -> None:
+    close(gradients(CASES[name], Case.run), gradients(CASES[name], loop), 1e-5)
+
+
+def test_training_gives_the_numbers_of_inference(way: str) -> None:
+    case = make(units=50, outputs=35)
+    trained = replace(case, weight_hh=case.weight_hh.clone().requires_grad_()).run()
+    close(tuple(x.detach() for x in trained), case.run(), 1e-6)

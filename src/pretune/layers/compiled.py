@@ -49,6 +49,33 @@ class Sequence(Structure):
         ("cell_clip", c_float),
         ("projection_clip", c_float),
         ("y", c_void_p),
+        ("gates", c_void_p),
+        ("cells", c_void_p),
+        ("hidden", c_void_p),
+    )
+
+
+class Gradient(Structure):
+    """What its gradient reads and writes."""
+
+    _fields_ = (
+        ("counts", c_void_p),
+        ("steps", c_int64),
+        ("units", c_int64),
+        ("outputs", c_int64),
+        ("c", c_void_p),
+        ("gates", c_void_p),
+        ("cells", c_void_p),
+        ("y", c_void_p),
+        ("recurrent", c_void_p),
+        ("projection", c_void_p),
+        ("cell_clip", c_float),
+        ("projection_clip", c_float),
+        ("dy", c_void_p),
+        ("dh", c_void_p),
+        ("dc", c_void_p),
+        ("dz", c_void_p),
+        ("dp", c_void_p),
     )
 
 
@@ -97,6 +124,7 @@ def _declare(kernels: CDLL) -> CDLL:
     kernels.packed_size.argtypes, kernels.packed_size.restype = [c_int64] * 3, c_int64
     kernels.pack.argtypes, kernels.pack.restype = [c_void_p, *[c_int64] * 5, c_void_p], None
     kernels.recur.argtypes, kernels.recur.restype = [POINTER(Sequence)], c_int
+    kernels.recur_back.argtypes, kernels.recur_back.restype = [POINTER(Gradient)], c_int
     return kernels
 
 

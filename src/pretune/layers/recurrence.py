@@ -51,7 +51,8 @@ def recur(
     if kernels is None:
         return _plain(products, index, counts, h, c, weight_hh, weight_proj, clips)
     bounds = clips.cell, clips.projection
-    return fused.recur(kernels, products, index, counts, h, c, weight_hh, weight_proj, bounds)
+    y, h, c = fused.recur(kernels, products, index, counts, h, c, weight_hh, weight_proj, bounds)
+    return y, h, c
 
 
 def _plain(
@@ -97,24 +98,14 @@ class _Recurrence(torch.autograd.Function):
         weight_proj: Tensor | None,
         clips: Clips,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        total, width = sum(counts), weight_hh.shape[0] // 4
-        gates = h.new_empty(total, 4 * width)  # (M, 4H) after their sigmoids and tanh
-        cells = h.new_empty(total, width)  # (M, H) after clipping
-        hidden = h.new_empty(total, width)  # (M, H) before the projection
-        y = h.new_empty(total, h.shape[1])  # (M, D)
-        last_h, last_c, at = h.clone(), c.clone(), 0
-        for n in counts:
-            here = slice(at, at + n)
-            given = products[here] if index is None else products.index_select(0, index[here])
-            z = torch.addmm(given, last_h[:n], weight_hh.t(), out=gates[here])  # (n, 4H)
-            i, f = z[:, :width].sigmoid_(), z[:, width : 2 * width].sigmoid_()
-            g, o = z[:, 2 * width : 3 * width].tanh_(), z[:, 3 * width :].sigmoid_()
-            cell = last_c[:n].mul_(f).addcmul_(i, g)  # (n, H)
-            cells[here] = _clip_(cell, clips.cell)
-            torch.mul(o, cell.tanh(), out=hidden[here])
-            projected = hidden[here] if weight_proj is None else hidden[here] @ weight_proj.t()  # (n, D)
-            last_h[:n] = y[here] = _clip_(projected.clone(), clips.projection)
-            at += n
+        ctx.kernels = kernels_for(products, h, c, weight_hh, weight_proj)
+        if ctx.kernels is None:
+            done = _keep(products, index, counts, h, c, weight_hh, weight_proj, clips)
+        else:
+            bounds = clips.cell, clips.projection
+            args = products, index, counts, h, c, weight_hh, weight_proj, bounds
+            done = fused.recur(ctx.kernels, *args, keep=True)
+        y, last_h, last_c, gates, cells, hidden = done
         ctx.save_for_backward(index, h, c, weight_hh, weight_proj, gates, cells, hidden, y)
         ctx.counts, ctx.clips, ctx.given = counts, clips, len(products)
         return y, last_h, last_c
@@ -123,37 +114,12 @@ class _Recurrence(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor, dh: Tensor, dc: Tensor) -> tuple[Tensor | None, ...]:
         index, h, c, weight_hh, weight_proj, gates, cells, hidden, y = ctx.saved_tensors
-        counts, clips, width = ctx.counts, ctx.clips, weight_hh.shape[0] // 4
-        total = sum(counts)
-        dz = torch.empty_like(gates)  # (M, 4H)
-        dp = dy if clips.projection is None else dy * (y.abs() < clips.projection)  # (M, D)
-        dp = dp.clone() if dp is dy else dp
-        dh, dc = dh.clone(), dc.clone()
-        at = total
-        for t in reversed(range(len(counts))):
-            n = counts[t]
-            at -= n
-            here = slice(at, at + n)
-            before = c[:n] if t == 0 else cells[at - counts[t - 1] :][:n]  # (n, H)
-            through = dh[:n]
-            if clips.projection is not None:
-                through = through * (y[here].abs() < clips.projection)
-            dp[here] += through
-            dm = dp[here] if weight_proj is None else dp[here] @ weight_proj  # (n, H)
-            i, f, g, o = gates[here].split(width, 1)
-            cell = cells[here]
-            squashed = cell.tanh()
-            dcell = dc[:n] + dm * o * (1 - squashed.square())
-            if clips.cell is not None:
-                dcell = dcell * (cell.abs() < clips.cell)
-            d = dz[here]
-            d[:, :width] = dcell * g * i * (1 - i)
-            d[:, width : 2 * width] = dcell * before * f * (1 - f)
-            d[:, 2 * width : 3 * width] = dcell * i * (1 - g.square())
-            d[:, 3 * width :] = dm * squashed * o * (1 - o)
-            dc[:n] = dcell * f
-            dh[:n] = d @ weight_hh
-        earlier = _earlier(h, y, counts)  # (M, D)
+        args = ctx.counts, c, weight_hh, weight_proj
+        if ctx.kernels is None:
+            dz, dp, dh, dc = _back(*args, ctx.clips, (gates, cells, y), dy, dh, dc)
+        else:
+            bounds = ctx.clips.cell, ctx.clips.projection
+            dz, dp, dh, dc = fused.back(ctx.kernels, *args, bounds, (gates, cells, y), dy, dh, dc)
         by_products, _, _, by_h, by_c, by_hh, by_proj, _ = ctx.needs_input_grad
         dproducts = None
         if by_products:
@@ -164,10 +130,85 @@ class _Recurrence(torch.autograd.Function):
             None,
             dh if by_h else None,
             dc if by_c else None,
-            dz.t() @ earlier if by_hh else None,
+            dz.t() @ _earlier(h, y, ctx.counts) if by_hh else None,
             dp.t() @ hidden if by_proj else None,
             None,
         )
+
+
+def _keep(
+    products: Tensor,
+    index: Tensor | None,
+    counts: Sequence[int],
+    h: Tensor,
+    c: Tensor,
+    weight_hh: Tensor,
+    weight_proj: Tensor | None,
+    clips: Clips,
+) -> tuple[Tensor, ...]:
+    """`recur` without a gradient, and what the gradient needs: gates, cells, outputs before projection."""
+    total, width = sum(counts), weight_hh.shape[0] // 4
+    gates = h.new_empty(total, 4 * width)  # (M, 4H) after their sigmoids and tanh
+    cells = h.new_empty(total, width)  # (M, H) after clipping
+    hidden = h.new_empty(total, width)  # (M, H) before the projection
+    y = h.new_empty(total, h.shape[1])  # (M, D)
+    last_h, last_c, at = h.clone(), c.clone(), 0
+    for n in counts:
+        here = slice(at, at + n)
+        given = products[here] if index is None else products.index_select(0, index[here])
+        z = torch.addmm(given, last_h[:n], weight_hh.t(), out=gates[here])  # (n, 4H)
+        i, f = z[:, :width].sigmoid_(), z[:, width : 2 * width].sigmoid_()
+        g, o = z[:, 2 * width : 3 * width].tanh_(), z[:, 3 * width :].sigmoid_()
+        cell = last_c[:n].mul_(f).addcmul_(i, g)  # (n, H)
+        cells[here] = _clip_(cell, clips.cell)
+        torch.mul(o, cell.tanh(), out=hidden[here])
+        projected = hidden[here] if weight_proj is None else hidden[here] @ weight_proj.t()  # (n, D)
+        last_h[:n] = y[here] = _clip_(projected.clone(), clips.projection)
+        at += n
+    return y, last_h, last_c, gates, cells, hidden
+
+
+def _back(
+    counts: Sequence[int],
+    c: Tensor,
+    weight_hh: Tensor,
+    weight_proj: Tensor | None,
+    clips: Clips,
+    kept: tuple[Tensor, Tensor, Tensor],
+    dy: Tensor,
+    dh: Tensor,
+    dc: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of the gates' sums (M, 4H), of the projection's (M, D), and of the state before."""
+    (gates, cells, y), width = kept, weight_hh.shape[0] // 4
+    dz = torch.empty_like(gates)  # (M, 4H)
+    dp = dy if clips.projection is None else dy * (y.abs() < clips.projection)  # (M, D)
+    dp = dp.clone() if dp is dy else dp
+    dh, dc, at = dh.clone(), dc.clone(), len(y)
+    for t in reversed(range(len(counts))):
+        n = counts[t]
+        at -= n
+        here = slice(at, at + n)
+        before = c[:n] if t == 0 else cells[at - counts[t - 1] :][:n]  # (n, H)
+        through = dh[:n]
+        if clips.projection is not None:
+            through = through * (y[here].abs() < clips.projection)
+        dp[here] += through
+        dm = dp[here] if weight_proj is None else dp[here] @ weight_proj  # (n, H)
+        i, f, g, o = gates[here].chunk(4, 1)
+        cell = cells[here]
+        squashed = cell.tanh()
+        dcell = dc[:n] + dm * o * (1 - squashed.square())
+        if clips.cell is not None:
+            dcell = dcell * (cell.abs() < clips.cell)
+        d = dz[here]
+        d[:, :width] = dcell * g * i * (1 - i)
+        d[:, width : 2 * width] = dcell * before * f * (1 - f)
+        d[:, 2 * width : 3 * width] = dcell * i * (1 - g.square())
+        d[:, 3 * width :] = dm * squashed * o * (1 - o)
+        dc[:n] = dcell * f
+        dh[:n] = d @ weight_hh
+    return dz, dp, dh, dc
 
 
 def _earlier(h: Tensor, y: Tensor, counts: Sequence[int]) -> Tensor:

@@ -157,6 +157,10 @@ INLINE void tile(const int rows, const float *a, const float *w, long depth, flo
     long k = 0;
     for (; k + chains <= depth; k += chains)
         UNROLLED for (int c = 0; c < chains; c++) {
+            if (chains == 1) { // the processor's own prefetching stops at each page
+                __builtin_prefetch(w + 64 * PANEL, 0, 2);
+                __builtin_prefetch(w + 64 * PANEL + LANES, 0, 2);
+            }
             vec left = load(w), right = load(w + LANES);
             UNROLLED for (int r = 0; r < rows; r++) {
                 vec x = splat(a[r]);
@@ -236,13 +240,18 @@ void pack(const float *matrix, long columns, long depth, long over, long along, 
     long panels = gates ? 2 * blocks_of(columns / 4) : panels_of(columns), block = gates ? depth : BLOCK;
     for (long start = 0; start < depth; start += block)
         for (long p = 0; p < panels; p++) {
-            long here = least_long(block, depth - start);
+            long here = least_long(block, depth - start), whole = !gates && (p + 1) * PANEL <= columns;
+            const float *from[PANEL];
             for (long l = 0; l < PANEL; l++) {
                 long n = gates ? gate_row(p * PANEL + l, columns / 4) : p * PANEL + l;
-                const float *from = n < 0 || n >= columns ? 0 : matrix + n * over + start * along;
-                for (long k = 0; k < here; k++)
-                    packed[k * PANEL + l] = from ? from[k * along] : 0.0f;
+                from[l] = n < 0 || n >= columns ? 0 : matrix + n * over + start * along;
             }
+            for (long k = 0; k < here; k++)
+                if (whole && over == 1)
+                    memcpy(packed + k * PANEL, from[0] + k * along, sizeof(float) * PANEL);
+                else
+                    for (long l = 0; l < PANEL; l++)
+                        packed[k * PANEL + l] = from[l] ? from[l][k * along] : 0.0f;
             packed += here * PANEL;
         }
 }
@@ -276,6 +285,7 @@ typedef struct {
     const float *projection; // packed (D, H) or null
     float cell_clip, projection_clip; // infinite for none
     float *y;               // (M, D)
+    float *gates, *cells, *hidden; // (M, 4H), (M, H), (M, H): what the gradient needs, or null
 } Sequence;
 
 // One block of units of one row: c in place, the output before the projection returned.
@@ -293,8 +303,38 @@ INLINE vec step(const float *z, const float *given, float *c, long units, long w
     return -e / ((e + two) * o); // sigmoid(o) tanh(c)
 }
 
+// The same, keeping the gates.
+INLINE vec step_kept(const float *z, const float *given, float *c, long units, long wanted, float bound, float *gates)
+{
+    vec i = sigmoid(load(z) + load_some(given, wanted));
+    vec f = sigmoid(load(z + LANES) + load_some(given + units, wanted));
+    vec g = tangent(load(z + 2 * LANES) + load_some(given + 2 * units, wanted));
+    vec o = sigmoid(load(z + 3 * LANES) + load_some(given + 3 * units, wanted));
+    vec cell = clip(load_some(c, wanted) * f + i * g, bound);
+    store_some(gates, i, wanted);
+    store_some(gates + units, f, wanted);
+    store_some(gates + 2 * units, g, wanted);
+    store_some(gates + 3 * units, o, wanted);
+    store_some(c, cell, wanted);
+    return o * tangent(cell);
+}
+
+// Writes one vector of row r - start into the tile that starts at row `start` of a matrix of depth `depth`.
+INLINE void into_tile(float *a, vec v, long depth, long start, long height, long r, long k, long wanted)
+{
+    float some[LANES];
+    store(some, v);
+    float *to = a + start * depth + k * height + r - start;
+    if (wanted >= LANES)
+        UNROLLED for (long l = 0; l < LANES; l++)
+            to[l * height] = some[l];
+    else
+        for (long l = 0; l < wanted; l++)
+            to[l * height] = some[l];
+}
+
 // The gates and cells of all units for the rows of one step; `hidden` receives tiles (or rows, unprojected).
-static void cells(const Sequence *s, long rows, const float *const *given, const float *a, float *z, float *hidden)
+static void cells(const Sequence *s, long at, long rows, const float *const *given, const float *a, float *z, float *hidden)
 {
     long depth = s->outputs, tiles = tiles_of(rows);
     for (long b = 0; b < blocks_of(s->units); b++) {
@@ -315,14 +355,20 @@ static void cells(const Sequence *s, long rows, const float *const *given, const
         for (long t = 0; t < tiles; t++) {
             long start = tile_start(t, rows), height = tile_start(t + 1, rows) - start;
             for (long r = start; r < start + height; r++) {
-                float out[LANES];
-                store(out, step(z + r * 2 * PANEL, given[r] + unit, s->c + r * s->units + unit, s->units, wanted,
-                                s->cell_clip));
-                float *to = s->projection ? hidden + start * s->units + unit * height + r - start
-                                          : hidden + r * s->units + unit;
-                long apart = s->projection ? height : 1;
-                for (long l = 0; l < least_long(wanted, LANES); l++)
-                    to[l * apart] = out[l];
+                float *zr = z + r * 2 * PANEL, *c = s->c + r * s->units + unit;
+                long here = (at + r) * s->units + unit; // in (M, H)
+                vec out;
+                if (s->gates) {
+                    float *gates = s->gates + (at + r) * 4 * s->units + unit;
+                    out = step_kept(zr, given[r] + unit, c, s->units, wanted, s->cell_clip, gates);
+                    store_some(s->cells + here, load_some(c, wanted), wanted);
+                    store_some(s->hidden + here, out, wanted);
+                } else
+                    out = step(zr, given[r] + unit, c, s->units, wanted, s->cell_clip);
+                if (s->projection)
+                    into_tile(hidden, out, s->units, start, height, r, unit, wanted);
+                else
+                    store_some(hidden + r * s->units + unit, out, wanted);
             }
         }
     }
@@ -342,7 +388,7 @@ int recur(const Sequence *s)
         for (long r = 0; r < rows; r++)
             given[r] = s->products + (s->index ? s->index[at + r] : at + r) * 4 * s->units;
         pack_rows(t ? s->y + (at - s->counts[t - 1]) * s->outputs : s->h, s->outputs, rows, s->outputs, a);
-        cells(s, rows, given, a, z, hidden);
+        cells(s, at, rows, given, a, z, hidden);
         if (s->projection)
             multiply(rows, s->units, panels_of(s->outputs), hidden, s->projection, out);
         const float *from = s->projection ? out : hidden;
@@ -356,5 +402,104 @@ int recur(const Sequence *s)
         at += rows;
     }
     free(a), free(z), free(hidden), free(out), free(given);
+    return failed;
+}
+
+// The gradient ---------------------------------------------------------------------------------------------------
+
+typedef struct {
+    const int64_t *counts;
+    int64_t steps, units, outputs;
+    const float *c;                          // (N, H) before the first step
+    const float *gates, *cells, *y;          // what `recur` kept, and gave
+    const float *recurrent, *projection;     // packed (D, 4H), that is transposed; packed (H, D) or null
+    float cell_clip, projection_clip;
+    const float *dy;                         // (M, D)
+    float *dh, *dc;                          // (N, D), (N, H): of the state after; in the end of the state before
+    float *dz, *dp;                          // (M, 4H), (M, D): of the gates' sums, of the projection's
+} Gradient;
+
+INLINE vec inside(vec x, float bound) // 1 where the clip let x through, else 0
+{
+    vec size = greatest(x, -x);
+    return bound == INFINITY ? splat(1.0f) : (vec)((size < splat(bound)) & (ints)splat(1.0f));
+}
+
+// One block of units of one row: dz into its row and its tile, dc in place.
+INLINE void step_back(const Gradient *g, vec dm, long row, const float *before, float *dc, long unit, vec d[4])
+{
+    long wanted = g->units - unit;
+    const float *gates = g->gates + row * 4 * g->units + unit;
+    vec one = splat(1.0f), i = load_some(gates, wanted), f = load_some(gates + g->units, wanted);
+    vec new = load_some(gates + 2 * g->units, wanted), o = load_some(gates + 3 * g->units, wanted);
+    vec cell = load_some(g->cells + row * g->units + unit, wanted), squashed = tangent(cell);
+    vec dcell = load_some(dc, wanted) + dm * o * (one - squashed * squashed);
+    dcell *= inside(cell, g->cell_clip);
+    d[0] = dcell * new * i * (one - i);
+    d[1] = dcell * load_some(before, wanted) * f * (one - f);
+    d[2] = dcell * i * (one - new * new);
+    d[3] = dm * squashed * o * (one - o);
+    store_some(dc, dcell * f, wanted);
+    for (long gate = 0; gate < 4; gate++)
+        store_some(g->dz + (row * 4 + gate) * g->units + unit, d[gate], wanted);
+}
+
+// dz of all units for the rows of one step, into `tiles` too; `before` are the cells of the step before.
+static void cells_back(const Gradient *g, long at, long rows, const float *before, const float *a, float *z,
+                       float *packed)
+{
+    long depth = g->outputs, tiles = tiles_of(rows), panels = panels_of(g->units);
+    for (long p = 0; p < panels; p++) {
+        for (long t = 0; t < tiles && g->projection; t++) {
+            long start = tile_start(t, rows), height = tile_start(t + 1, rows) - start;
+            for (long k = 0; k < depth; k += BLOCK) {
+                long here = least_long(BLOCK, depth - k);
+                multiply_tile(height, a + start * depth + k * height,
+                              g->projection + k * panels * PANEL + p * here * PANEL, here, z + start * PANEL, PANEL,
+                              k > 0);
+            }
+        }
+        for (long t = 0; t < tiles; t++) {
+            long start = tile_start(t, rows), height = tile_start(t + 1, rows) - start;
+            for (long r = start; r < start + height; r++)
+                for (long unit = p * PANEL; unit < least_long(g->units, (p + 1) * PANEL); unit += LANES) {
+                    vec dm = g->projection ? load(z + r * PANEL + unit - p * PANEL)
+                                           : load_some(g->dp + (at + r) * depth + unit, g->units - unit);
+                    vec d[4];
+                    step_back(g, dm, at + r, before + r * g->units + unit, g->dc + r * g->units + unit, unit, d);
+                    for (long gate = 0; gate < 4; gate++)
+                        into_tile(packed, d[gate], 4 * g->units, start, height, r, gate * g->units + unit,
+                                  g->units - unit);
+                }
+        }
+    }
+}
+
+// All steps, the last first. 0, or 1 where memory is wanting.
+int recur_back(const Gradient *g)
+{
+    long most = g->steps ? g->counts[0] : 0, wide = panels_of(g->outputs) * PANEL, at = 0;
+    float *a = reserve(sizeof(float) * most * g->outputs), *z = reserve(sizeof(float) * most * PANEL);
+    float *packed = reserve(sizeof(float) * most * 4 * g->units), *out = reserve(sizeof(float) * most * wide);
+    int failed = !a || !z || !packed || !out;
+    for (long t = 0; t < g->steps; t++)
+        at += g->counts[t];
+    for (long t = g->steps - 1; t >= 0 && !failed; t--) {
+        long rows = g->counts[t];
+        at -= rows;
+        for (long r = 0; r < rows; r++)
+            for (long k = 0; k < g->outputs; k += LANES) {
+                long here = (at + r) * g->outputs + k, wanted = g->outputs - k;
+                vec sum = load_some(g->dy + here, wanted) + load_some(g->dh + r * g->outputs + k, wanted);
+                store_some(g->dp + here, sum * inside(load_some(g->y + here, wanted), g->projection_clip), wanted);
+            }
+        if (g->projection)
+            pack_rows(g->dp + at * g->outputs, g->outputs, rows, g->outputs, a);
+        cells_back(g, at, rows, t ? g->cells + (at - g->counts[t - 1]) * g->units : g->c, a, z, packed);
+        multiply(rows, 4 * g->units, panels_of(g->outputs), packed, g->recurrent, out);
+        for (long r = 0; r < rows; r++)
+            memcpy(g->dh + r * g->outputs, out + r * wide, sizeof(float) * g->outputs);
+    }
+    free(a), free(z), free(packed), free(out);
     return failed;
 }
