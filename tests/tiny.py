@@ -13,10 +13,18 @@ from pretune.recipes.base import Recipe
 from pretune.runs.run import TABLES, Start, scratch
 
 WORDS = "the a it was film book plot good great fine bad poor dull but and not very quite too".split()
-CODEC = {"ulmfit": {"min_count": 1}, "wordvectors": {"min_count": 1}}
+CODEC = {"ulmfit": {"min_count": 1}, "wordvectors": {"min_count": 1}, "elmo": {"min_count": 1}}
 ENCODER: dict[str, dict[str, Any]] = {
     "ulmfit": {"embedding": 6, "hidden": 7, "layers": 2, "bptt": 10, "max_len": 40},
     "wordvectors": {"width": 6, "pooling": "mean_max"},
+    "elmo": {
+        "dim": 5,
+        "projection_dim": 3,
+        "filters": ((1, 3), (2, 3)),
+        "highways": 1,
+        "char_dim": 3,
+        "softmax": True,
+    },
 }
 EPOCHS: dict[str, dict[str, Any]] = {
     "features": {"epochs": 1, "lr": 0.05},
