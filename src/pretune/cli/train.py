@@ -274,9 +274,10 @@ def finetune(
     from pretune.config import update
     from pretune.runs.folders import check_out
     from pretune.runs.measure import Measure
+    from pretune.runs.mixes import mix_lines
     from pretune.runs.run import finetune as run
     from pretune.runs.run import is_main, plan_of, recipe_for, report
-    from pretune.runs.trained import task_class
+    from pretune.runs.trained import mixes_of, task_class
 
     notes = Notes(quiet)
     said = settings(context, overrides, ("task", "recipe", "encoder", "codec", "fitting"))
@@ -330,4 +331,6 @@ def finetune(
         trained.save(out, report(cost, fitted.best, config_of, info))
         if fitted.best:
             stdout().print(f"validation: {score_lines(fitted.best)} ({len(check)} samples)", soft_wrap=True)
+        for line in mix_lines(mixes_of(trained)):
+            stdout().print(line, soft_wrap=True)
     done(out, notes)

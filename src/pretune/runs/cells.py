@@ -122,6 +122,7 @@ class Finished:
     history: list[dict[str, Any]]
     threads: int
     command: str
+    mixes: list[dict[str, Any]] = field(default_factory=list)  # what scalar mixes learned
 
     def to_dict(self) -> dict[str, Any]:
         return {**self.__dict__, "row": dict(self.row.__dict__)}
@@ -144,6 +145,7 @@ def run_cell(
 
     from pretune.runs.measure import Measure
     from pretune.runs.run import report
+    from pretune.runs.trained import mixes_of
 
     _load_libraries(cell.setting.contender.method == "tfidf")
     name = cell_id(cell, data)
@@ -179,6 +181,7 @@ def run_cell(
         [{name: _plain(x) for name, x in epoch.items()} for epoch in history],
         torch.get_num_threads(),
         command,
+        mixes_of(trained),
     )
     if model is not None:
         config = {"recipe": dict(cell.setting.recipe), "size": cell.size, "valid_share": data.valid_share}

@@ -102,6 +102,25 @@ class Hard:
 
 
 @dataclass(frozen=True)
+class Mix:
+    """Which layers the scalar mix of one training listens to."""
+
+    method: str
+    recipe: str
+    start: str
+    size: int
+    seed: int
+    place: str  # input or output of the task's BiLSTM, after the member's name in an ensemble
+    layers: list[int]  # which of the encoder's, 0 the lowest
+    weights: list[float]  # after the softmax
+    gamma: float
+
+    @property
+    def contender(self) -> Contender:
+        return Contender(self.method, self.recipe, self.start)
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Everything that a report says. `rows` and `ranking` are sorted: largest size first, best first."""
 
@@ -121,6 +140,7 @@ class Comparison:
     validation: list[dict[str, Any]] = field(default_factory=list)  # the means that the choice was made by
     notes: list[str] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
+    mixes: list[Mix] = field(default_factory=list)
 
     @property
     def sizes(self) -> list[int]:
@@ -151,8 +171,8 @@ class Comparison:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Comparison:
-        many = {"rows": Row, "ranking": Rank, "tests": Test, "hardest": Hard}
-        lists = {name: [kind(**x) for x in values[name]] for name, kind in many.items()}
+        many = {"rows": Row, "ranking": Rank, "tests": Test, "hardest": Hard, "mixes": Mix}
+        lists = {name: [kind(**x) for x in values.get(name, [])] for name, kind in many.items()}
         best = Choice(**values["best"]) if values["best"] else None
         return cls(**{**values, **lists, "best": best})
 

@@ -138,6 +138,34 @@ def interval(point: Point, low: float, high: float, colour: str, opened: bool, s
     )
 
 
+def shares(
+    labels: Sequence[str], seeds: Sequence[Sequence[float]], most: float, colour: str, said: str
+) -> str:
+    """A bar a layer, the top one first, up to the share `most`; marks are seeds, dashes an equal share."""
+    left, width, step = 58.0, 210.0, 23.0
+
+    def x(share: float) -> float:
+        return left + share / most * width
+
+    height = len(labels) * step
+    bars, texts = [], []
+    for line, k in enumerate(reversed(range(len(labels)))):
+        y, own = line * step + 3, [of_seed[k] for of_seed in seeds]
+        mean = sum(own) / len(own)
+        place = f'x="{left}" y="{y:.1f}" width="{x(mean) - left:.1f}" height="17"'
+        bars.append(f'<rect class="full {colour}" {place}/>')
+        if len(own) > 1:
+            marks = "".join(f"M{x(share):.1f} {y + 4:.1f}v9" for share in own)
+            texts.append(
+                f'<path class="seed" d="M{x(min(own)):.1f} {y + 8.5:.1f}H{x(max(own)):.1f}{marks}"/>'
+            )
+        texts.append(_text(left - 8, y + 13, labels[k], "tick end"))
+        texts.append(_text(x(max(own)) + 8, y + 13, f"{mean:.0%}".replace("%", " %"), "tick"))
+    bars.append(f'<path class="equal" d="M{x(1 / len(labels)):.1f} 0V{height:.0f}"/>')
+    frame = Frame(left + width + 48, height, 0, 0, 0, 0, 1, 10, 0, 1)
+    return _svg(frame, "shares", "the share of each layer", said, [*bars, *texts])
+
+
 def swatch(series: Series) -> str:
     """The series' line and dot, for tables and legends."""
     dashed = " dashed" if series.open else ""

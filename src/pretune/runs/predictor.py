@@ -16,8 +16,9 @@ from pretune.errors import UserError
 from pretune.metrics.bootstrap import interval, interval_of
 from pretune.metrics.classification import confusion
 from pretune.runs.folders import RUN
+from pretune.runs.mixes import mix_lines
 from pretune.runs.run import load_trained
-from pretune.runs.trained import Ensemble, Trained, TrainedModel
+from pretune.runs.trained import Ensemble, Trained, TrainedModel, mixes_of
 from pretune.tasks.base import Answer, Task
 from pretune.training.devices import find_device
 
@@ -138,7 +139,7 @@ def evaluation(
     golds = [sample.gold for sample in samples]
     said = [answer.label for answer in answers]
     table = None
-    notes = list(notes)
+    notes = [*notes, *mix_lines(mixes_of(model))]
     if all(isinstance(label, str) for label in said):
         labels = tuple(getattr(model.task, "labels", ()))
         names, counts = confusion(golds, [str(label) for label in said], labels)

@@ -20,6 +20,7 @@ from pretune.runs.comparison import (
     style,
 )
 from pretune.runs.files import write_json, write_text
+from pretune.runs.mixes import heard
 
 COLOURS = 8  # c0 … c7 in the template; c0 is the baseline's
 WIDEST = 12  # labels of a confusion matrix that is drawn whole
@@ -93,6 +94,7 @@ def context(comparison: Comparison) -> dict[str, Any]:
         **_ranking(comparison),
         **_curves(comparison),
         **_cost(comparison),
+        "mixes": _mixes(comparison),
     }
 
 
@@ -232,6 +234,29 @@ def _cost(comparison: Comparison) -> dict[str, Any]:
         "cost_wide": Markup(plots.cost(drawn, say, metric)),
         "cost_narrow": Markup(plots.cost(drawn, say, metric, narrow=True)),
     }
+
+
+def _mixes(comparison: Comparison) -> list[dict[str, Any]]:
+    """Which layers each scalar mix listens to, drawn and in words."""
+    from markupsafe import Markup
+
+    rows, all_series, found = [], series(comparison), heard(comparison)
+    most = max((share for one in found for of_seed in one.seeds for share in of_seed), default=1)
+    for one in found:
+        drawn = all_series[one.contender]
+        labels = [f"layer {layer}" for layer in one.layers]
+        said = [f"{label} {share:.1%}" for label, share in zip(labels, one.mean, strict=True)]
+        rows.append(
+            {
+                "name": drawn.name,
+                "swatch": Markup(plots.swatch(drawn)),
+                "place": one.place,
+                "picture": Markup(plots.shares(labels, one.seeds, most, drawn.colour, ", ".join(said))),
+                "shares": ", ".join(said).replace("%", " %"),
+                "gamma": f"{one.gamma:.2f}",
+            }
+        )
+    return rows
 
 
 def _confusion(comparison: Comparison) -> dict[str, Any] | None:

@@ -67,11 +67,6 @@ class TrainedModel:
         rows = self.learned.rows(self.start.codec, samples)
         return answer(self.model, self.learned, self.start.codec, samples, rows, batch_size)
 
-    def mixes(self) -> list[dict[str, Any]]:
-        """What the recipe's scalar mixes have learned, as plain values; none where it has none."""
-        encoder = self.model.encoder
-        return [mix._asdict() for mix in encoder.learned()] if isinstance(encoder, FrozenFeatures) else []
-
     def save(self, folder: Path, info: Mapping[str, Any]) -> None:
         write_folder(folder, lambda new: self.fill(new, info))
 
@@ -87,7 +82,7 @@ class TrainedModel:
         self.start.codec.save(folder)
         if isinstance(self.learned, BesideVectors):
             self.learned.vectors.save(folder)
-        write_run(folder, info)
+        _write_run(folder, info, self)
 
 
 @runtime_checkable
@@ -119,12 +114,26 @@ class Ensemble:
     def save(self, folder: Path, info: Mapping[str, Any]) -> None:
         def fill(new: Path) -> None:
             write_json(new / CONFIG, {"kind": "ensemble", "format": FORMAT, "members": list(self.members)})
-            write_run(new, info)
+            _write_run(new, info, self)
             for name, member in self.members.items():
                 (new / name).mkdir()
                 member.fill(new / name, info)
 
         write_folder(folder, fill)
+
+
+def mixes_of(trained: Trained) -> list[dict[str, Any]]:
+    """What the scalar mixes inside have learned: place, layers, weights after the softmax, gamma."""
+    if isinstance(trained, Ensemble):
+        members = [(name, mix) for name, one in trained.members.items() for mix in mixes_of(one)]
+        return [{**mix, "place": f"{mix['place']} of {name}"} for name, mix in members]
+    encoder = trained.model.encoder if isinstance(trained, TrainedModel) else None
+    return [mix._asdict() for mix in encoder.learned()] if isinstance(encoder, FrozenFeatures) else []
+
+
+def _write_run(folder: Path, info: Mapping[str, Any], trained: Trained) -> None:
+    mixes = mixes_of(trained)
+    write_run(folder, {**info, "mixes": mixes} if mixes else info)
 
 
 def answer(

@@ -18,6 +18,7 @@ from pretune.runs.comparison import (
     Comparison,
     Contender,
     Hard,
+    Mix,
     Rank,
     Test,
     bytes_text,
@@ -67,12 +68,12 @@ def judge(
     best = choose(largest, metric, sign)
     chosen = next(c for c in largest[best.contender] if c.row.seed == best.seed)
     order = {(r.contender, r.size): i for i, r in enumerate(ranking)}
-    rows = sorted((f.row for f in finished), key=lambda row: (order[row.contender, row.size], row.seed))
+    cells = sorted(finished, key=lambda c: (order[c.row.contender, c.row.size], c.row.seed))
     comparison = Comparison(
         task,
         metric,
         data,
-        rows,
+        [cell.row for cell in cells],
         ranking,
         "",
         {},
@@ -83,6 +84,11 @@ def judge(
         _confusion(chosen, data),
         hardest(largest, texts, data["kind"]),
         _validation(all_groups, metric),
+        mixes=[
+            Mix(*cell.row.contender, cell.row.size, cell.row.seed, **mix)
+            for cell in cells
+            for mix in cell.mixes
+        ],
     )
     return Comparison(**{**comparison.__dict__, "recommendation": recommend(comparison)})
 
