@@ -109,7 +109,7 @@ class FrozenFeatures(Encoder):
     def learned(self) -> list[Mix]:
         """Which layers the mixes listen to, as plain numbers."""
         return [
-            Mix(place, tuple(self.mixed), tuple(mix.shares().tolist()), float(mix.gamma))
+            Mix(place, tuple(self.mixed), tuple(mix.shares().tolist()), float(mix.gamma.detach()))
             for place, mix in self.mixes().items()
         ]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretune.errors import UsageError
-from pretune.runs.cells import Setting
+from pretune.runs.cells import Setting, digest
 from pretune.runs.comparison import Contender
 from pretune.runs.options import Options
-from pretune.runs.prepare import Preparation, folder_contents
+from pretune.runs.prepare import Preparation, contents, folder_contents
 from pretune.runs.problem import Problem
 
 if TYPE_CHECKING:
@@ -194,9 +194,19 @@ def _of(method: str, base: Base, scratch: bool, options: Options) -> list[Entry]
         recipe = recipe_of(record, scratch, name)
         settings = described(_changed(recipe, options, method), TABLES)
         contender = Contender(method, str(settings["kind"]), start)
-        setting = Setting(contender, settings, base.place, base.fingerprint, task, fitting)
+        fingerprint = _with_vectors(base.fingerprint, settings.get("vectors"))
+        setting = Setting(contender, settings, base.place, fingerprint, task, fitting)
         found.append(Entry(setting, base.needs))
     return found
+
+
+def _with_vectors(fingerprint: str, vectors: str | None) -> str:
+    """The start's, changed by what the recipe's file of word vectors holds."""
+    if vectors is None:
+        return fingerprint
+    if not Path(vectors).is_file():
+        raise UsageError(f"recipe.vectors is {vectors}; there is no such file")
+    return digest([fingerprint, contents(Path(vectors))])
 
 
 def recipe_of(method: Method, scratch: bool, name: str | None) -> Recipe:

@@ -71,11 +71,12 @@ class TrainedModel:
         write_folder(folder, lambda new: self.fill(new, info))
 
     def fill(self, folder: Path, info: Mapping[str, Any]) -> None:
+        recipe = _at(self.recipe, Path())
         config = {
             "kind": "model",
             **describe(self.start),
             "task": task_config(self.task),
-            "recipe": described(self.recipe, {Recipe: RECIPES}),
+            "recipe": described(recipe, {Recipe: RECIPES}),
         }
         write_json(folder / CONFIG, config)
         save_weights(self.model, folder / WEIGHTS)
@@ -184,13 +185,17 @@ def load_model(folder: Path, config: Mapping[str, Any]) -> TrainedModel:
     try:
         task = task_from(config["task"])
         recipe = build(Recipe, config["recipe"], "recipe", {Recipe: RECIPES})  # type: ignore[type-abstract]
-        recipe = recipe.at(folder) if isinstance(recipe, Features) else recipe
     except (KeyError, UserError) as error:
         raise UserError(f"{folder / CONFIG}: {error}") from None
-    trained = join(start, task, recipe, 0)
+    trained = join(start, task, _at(recipe, folder), 0)
     load_weights(trained.model, folder / WEIGHTS)
     trained.model.eval()
     return trained
+
+
+def _at(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with its files where a model folder has them."""
+    return recipe.at(folder) if isinstance(recipe, Features) else recipe
 
 
 def task_config(task: Task) -> dict[str, Any]:
