@@ -19,7 +19,8 @@ from torch.nn import Parameter
 
 from pretune.errors import UserError, choose
 
-SOURCE = Path(__file__).parent / "kernels" / "recurrence.c"
+FOLDER = Path(__file__).parent / "kernels"
+SOURCES = [FOLDER / "recurrence.c", FOLDER / "product.h", FOLDER / "vectors.h"]  # the first is compiled
 FLAGS = ["-std=gnu11", "-O3", "-ffp-contract=fast", "-fPIC", "-shared"]
 MACHINE: tuple[list[str], ...] = (
     ["-march=native"],
@@ -30,6 +31,18 @@ SWITCH = "PRETUNE_COMPILED"  # "0": never; "1": an error where they cannot be ha
 
 _lock = Lock()
 _found: list[CDLL | None] = []
+
+
+class Matrix(Structure):
+    """Weights in panels, as product.h declares them."""
+
+    _fields_ = (
+        ("kind", c_int64),
+        ("columns", c_int64),
+        ("depth", c_int64),
+        ("gates", c_int64),
+        ("data", c_void_p),
+    )
 
 
 class Sequence(Structure):
@@ -44,8 +57,8 @@ class Sequence(Structure):
         ("outputs", c_int64),
         ("h", c_void_p),
         ("c", c_void_p),
-        ("recurrent", c_void_p),
-        ("projection", c_void_p),
+        ("recurrent", POINTER(Matrix)),
+        ("projection", POINTER(Matrix)),
         ("cell_clip", c_float),
         ("projection_clip", c_float),
         ("y", c_void_p),
@@ -67,8 +80,8 @@ class Gradient(Structure):
         ("gates", c_void_p),
         ("cells", c_void_p),
         ("y", c_void_p),
-        ("recurrent", c_void_p),
-        ("projection", c_void_p),
+        ("recurrent", POINTER(Matrix)),
+        ("projection", POINTER(Matrix)),
         ("cell_clip", c_float),
         ("projection_clip", c_float),
         ("dy", c_void_p),
@@ -109,22 +122,25 @@ def library() -> CDLL | None:
 
 
 def kernels_for(*tensors: Tensor | None) -> CDLL | None:
-    """The kernels where they may read all of these: float32, in the processor's memory, nothing traced."""
+    """The kernels, where they may read all of these."""
+    return library() if all(x is None or readable(x) for x in tensors) else None
+
+
+def readable(x: Tensor) -> bool:
+    """Whether a kernel may read it by its address: float32 in the processor's memory, not traced."""
     if torch.jit.is_tracing() or torch.compiler.is_compiling():  # type: ignore[attr-defined, no-untyped-call]
-        return None
-    for x in tensors:
-        if x is not None and (
-            type(x) not in (Tensor, Parameter) or x.dtype != torch.float32 or x.device.type != "cpu"
-        ):
-            return None
-    return library()
+        return False
+    return type(x) in (Tensor, Parameter) and x.dtype == torch.float32 and x.device.type == "cpu"
 
 
 def _declare(kernels: CDLL) -> CDLL:
-    kernels.packed_size.argtypes, kernels.packed_size.restype = [c_int64] * 3, c_int64
-    kernels.pack.argtypes, kernels.pack.restype = [c_void_p, *[c_int64] * 5, c_void_p], None
+    matrix = POINTER(Matrix)
+    kernels.packed_bytes.argtypes, kernels.packed_bytes.restype = [matrix], c_int64
+    kernels.pack.argtypes, kernels.pack.restype = [matrix, c_void_p, c_int64, c_int64], None
     kernels.recur.argtypes, kernels.recur.restype = [POINTER(Sequence)], c_int
     kernels.recur_back.argtypes, kernels.recur_back.restype = [POINTER(Gradient)], c_int
+    kernels.linear.argtypes = [matrix, c_void_p, c_int64, c_void_p, c_void_p]
+    kernels.linear.restype = c_int
     return kernels
 
 
@@ -138,13 +154,14 @@ def _built() -> Path:
             break
     else:
         raise OSError(f"{shlex.join(compiler)} does not run: {_last(told.stderr)}")
-    key = hashlib.sha256("\n".join([SOURCE.read_text(), *command, told.stdout]).encode()).hexdigest()
+    sources = [source.read_text() for source in SOURCES]
+    key = hashlib.sha256("\n".join([*sources, *command, told.stdout]).encode()).hexdigest()
     folder = _folder()
     path = folder / f"recurrence-{key[:20]}.so"
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=folder) as beside:
             made = Path(beside) / path.name
-            done = _run([*command, str(SOURCE), "-o", str(made), "-lm"])
+            done = _run([*command, str(SOURCES[0]), "-o", str(made), "-lm"])
             if done.returncode:
                 raise OSError(f"{shlex.join(compiler)} failed: {_last(done.stderr)}")
             made.replace(path)

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ctypes import CDLL
+from ctypes import CDLL, pointer
+from dataclasses import dataclass
 from math import inf
 
 import torch
 from torch import Tensor
 
-from pretune.layers.compiled import Gradient
+from pretune.layers.compiled import Gradient, Matrix
 from pretune.layers.compiled import Sequence as Packed
-from pretune.layers.packing import packed
+from pretune.layers.packing import Precision, as_halves, packed
 
 Clip = float | None
+KINDS: dict[Precision, int] = {"float32": 0, "float16": 1, "int8": 2}  # product.h's
+
+
+@dataclass(frozen=True)
+class Panels:
+    """A matrix as the kernels read it, and the memory that it stands in."""
+
+    matrix: Matrix
+    memory: Tensor
 
 
 def recur(
@@ -27,6 +37,7 @@ def recur(
     weight_proj: Tensor | None,
     clips: tuple[Clip, Clip],
     keep: bool = False,
+    precision: Precision = "float32",
 ) -> tuple[Tensor, ...]:
     """`recurrence.recur` without a gradient; `clips` of the cell and of the projection.
 
@@ -40,8 +51,8 @@ def recur(
     kept = [h.new_empty(total, size) for size in (4 * units, units, units)] if keep else []
     steps = torch.tensor(counts, dtype=torch.int64)
     index = None if index is None else index.to(torch.int64).contiguous()
-    recurrent = packed(weight_hh, "gates", lambda w: _panels(kernels, w, gates=True))
-    projection = None if weight_proj is None else packed(weight_proj, "panels", lambda w: _panels(kernels, w))
+    recurrent = panels(kernels, weight_hh, precision, gates=True)
+    projection = None if weight_proj is None else panels(kernels, weight_proj, precision)
     gates, cells, hidden = kept or (None, None, None)
     call = Packed(
         products=products.data_ptr(),
@@ -52,8 +63,8 @@ def recur(
         outputs=h.shape[1],
         h=h.data_ptr(),
         c=c.data_ptr(),
-        recurrent=recurrent.data_ptr(),
-        projection=_address(projection),
+        recurrent=pointer(recurrent.matrix),
+        projection=None if projection is None else pointer(projection.matrix),
         cell_clip=_bound(clips[0]),
         projection_clip=_bound(clips[1]),
         y=y.data_ptr(),
@@ -85,10 +96,8 @@ def back(
     c, dy, dh, dc = c.contiguous(), dy.contiguous(), _copy(dh), _copy(dc)
     gates, cells, y = kept
     steps, dz, dp = torch.tensor(counts, dtype=torch.int64), torch.empty_like(gates), torch.empty_like(y)
-    recurrent = packed(weight_hh, "turned", lambda w: _panels(kernels, w, turned=True))
-    projection = None
-    if weight_proj is not None:
-        projection = packed(weight_proj, "turned", lambda w: _panels(kernels, w, turned=True))
+    recurrent = panels(kernels, weight_hh, turned=True)
+    projection = None if weight_proj is None else panels(kernels, weight_proj, turned=True)
     call = Gradient(
         counts=steps.data_ptr(),
         steps=len(steps),
@@ -98,8 +107,8 @@ def back(
         gates=gates.data_ptr(),
         cells=cells.data_ptr(),
         y=y.data_ptr(),
-        recurrent=recurrent.data_ptr(),
-        projection=_address(projection),
+        recurrent=pointer(recurrent.matrix),
+        projection=None if projection is None else pointer(projection.matrix),
         cell_clip=_bound(clips[0]),
         projection_clip=_bound(clips[1]),
         dy=dy.data_ptr(),
@@ -113,15 +122,42 @@ def back(
     return dz, dp, dh, dc
 
 
-def _panels(kernels: CDLL, weight: Tensor, gates: bool = False, turned: bool = False) -> Tensor:
-    """The weight (columns, depth), or its transpose, in the kernels' panels."""
-    weight = weight.contiguous()
-    (columns, depth), over, along = weight.shape, weight.shape[1], 1
-    if turned:
-        columns, depth, over, along = depth, columns, along, over
-    panels = weight.new_empty(kernels.packed_size(columns, depth, gates))
-    kernels.pack(weight.data_ptr(), columns, depth, over, along, gates, panels.data_ptr())
-    return panels
+def linear(
+    kernels: CDLL, x: Tensor, weight: Tensor, bias: Tensor | None, precision: Precision = "float32"
+) -> Tensor:
+    """x W^T + bias, of rows x (M, K): (M, N)."""
+    if x.shape[1] != weight.shape[1] or (bias is not None and bias.shape != weight.shape[:1]):
+        raise ValueError("input, weight and bias of the linear layer do not agree in size")
+    x, bias = x.contiguous(), None if bias is None else bias.contiguous()
+    y = x.new_empty(len(x), len(weight))  # (M, N)
+    matrix = panels(kernels, weight, precision).matrix
+    if kernels.linear(matrix, x.data_ptr(), len(x), _address(bias), y.data_ptr()):
+        raise MemoryError("no memory for the buffers of the linear layer")
+    return y
+
+
+def panels(
+    kernels: CDLL,
+    weight: Tensor,
+    precision: Precision = "float32",
+    gates: bool = False,
+    turned: bool = False,
+) -> Panels:
+    """The weight (columns, depth), or its transpose, in the kernels' panels, packed once."""
+
+    def make(weight: Tensor) -> Panels:
+        weight = weight.contiguous()
+        (columns, depth), over, along = weight.shape, weight.shape[1], 1
+        if turned:
+            columns, depth, over, along = depth, columns, along, over
+        matrix = Matrix(kind=KINDS[precision], columns=columns, depth=depth, gates=gates)
+        memory = torch.empty(kernels.packed_bytes(matrix), dtype=torch.uint8)
+        matrix.data = memory.data_ptr()
+        source = as_halves(weight) if precision == "float16" else weight
+        kernels.pack(matrix, source.data_ptr(), over, along)
+        return Panels(matrix, memory)
+
+    return packed(weight, f"panels {precision} {gates} {turned}", make)
 
 
 def _copy(x: Tensor) -> Tensor:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from pretune.errors import UserError
+
 T = TypeVar("T")
+Precision = Literal["float32", "float16", "int8"]  # how weights are stored
 
 _lock = Lock()
 _kept: Any = WeakTensorKeyDictionary()  # weight -> how it is laid out -> (stamp, layout)
@@ -40,3 +43,11 @@ def _stamp(weight: Tensor) -> tuple[int, int]:
     even = len(flat) // 2 * 2
     total = int(flat[:even].view(torch.int64).sum()) + int(flat[even:].view(torch.int32).sum())
     return 0 if weight.is_inference() else weight._version, total
+
+
+def as_halves(weight: Tensor) -> Tensor:
+    """The weight rounded to 16 bits."""
+    halves = weight.half()
+    if halves.isinf().sum() > weight.isinf().sum():
+        raise UserError("a weight is beyond 65504, the largest float16: use precision float32")
+    return halves

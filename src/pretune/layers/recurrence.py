@@ -13,6 +13,8 @@ from torch.autograd.function import once_differentiable
 
 from pretune.layers import fused
 from pretune.layers.compiled import kernels_for
+from pretune.layers.linear import check, multiplier
+from pretune.layers.packing import Precision
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ def recur(
     weight_hh: Tensor,
     weight_proj: Tensor | None,
     clips: Clips,
+    precision: Precision = "float32",
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y (M, D), and the state (N, D), (N, H) after each row's last token.
 
@@ -41,17 +44,23 @@ def recur(
     where D = H. Section 1 of the release's LSTMCell:
 
         c' = clip(sigmoid(f) c + sigmoid(i) tanh(g));  h' = clip(P (sigmoid(o) tanh(c')))
+
+    On a processor all steps are one call of a compiled kernel, where there is a C compiler. `precision` of
+    the two weights: float16 rounds them to 16 bits; int8 rounds them and the vectors that they multiply (see
+    `linear`). Only float32 has a gradient.
     """
     h, c = state
     tensors = (products, h, c, weight_hh, weight_proj)
+    check(precision, *tensors)
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
         y, h, c = _Recurrence.apply(products, index, tuple(counts), h, c, weight_hh, weight_proj, clips)  # type: ignore[no-untyped-call]
         return y, h, c
     kernels = kernels_for(*tensors)
     if kernels is None:
-        return _plain(products, index, counts, h, c, weight_hh, weight_proj, clips)
+        return _plain(products, index, counts, h, c, weight_hh, weight_proj, clips, precision)
     bounds = clips.cell, clips.projection
-    y, h, c = fused.recur(kernels, products, index, counts, h, c, weight_hh, weight_proj, bounds)
+    args = products, index, counts, h, c, weight_hh, weight_proj, bounds
+    y, h, c = fused.recur(kernels, *args, precision=precision)
     return y, h, c
 
 
@@ -64,21 +73,25 @@ def _plain(
     weight_hh: Tensor,
     weight_proj: Tensor | None,
     clips: Clips,
+    precision: Precision = "float32",
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`recur` without a gradient."""
+    """`recur` without a gradient, a step at a time in buffers that all steps share."""
     h, c = h.clone(), c.clone()
     y = h.new_empty(sum(counts), h.shape[1])  # (M, D)
-    width, at = weight_hh.shape[0] // 4, 0
+    (rows, width), at = c.shape, 0
+    squashed, given = c.new_empty(rows, width), c.new_empty(0 if index is None else rows, 4 * width)
+    multiply = multiplier(weight_hh, precision)
+    project = None if weight_proj is None else multiplier(weight_proj, precision)
     for n in counts:
         here = slice(at, at + n)
-        given = products[here] if index is None else products.index_select(0, index[here])
-        gates = torch.addmm(given, h[:n], weight_hh.t())  # (n, 4H)
-        i, f, o = gates[:, :width].sigmoid_(), gates[:, width : 2 * width].sigmoid_(), gates[:, 3 * width :]
-        cell = c[:n].mul_(f).addcmul_(i, gates[:, 2 * width : 3 * width].tanh_())  # (n, H)
+        if index is not None:
+            torch.index_select(products, 0, index[here], out=given[:n])
+        gates = multiply(h[:n]).add_(products[here] if index is None else given[:n])  # (n, 4H)
+        i_f, g, o = gates[:, : 2 * width].sigmoid_(), gates[:, 2 * width : 3 * width], gates[:, 3 * width :]
+        cell = c[:n].mul_(i_f[:, width:]).addcmul_(i_f[:, :width], g.tanh_())  # (n, H)
         _clip_(cell, clips.cell)
-        out = o.sigmoid_() * cell.tanh()  # (n, H)
-        projected = out if weight_proj is None else out @ weight_proj.t()  # (n, D)
-        h[:n] = y[here] = _clip_(projected, clips.projection)
+        out = torch.tanh(cell, out=squashed[:n]).mul_(o.sigmoid_())  # (n, H)
+        h[:n] = y[here] = _clip_(out if project is None else project(out), clips.projection)  # (n, D)
         at += n
     return y, h, c
 
