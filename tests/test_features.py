@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from typer.testing import CliRunner
 
 import tiny
+from pretune.cli import app
 from pretune.data.samples import sample
 from pretune.encoder import Encoder
 from pretune.errors import UsageError, UserError
@@ -23,6 +25,7 @@ from pretune.recipes.beside import VECTORS, BesideVectors, Vectors
 from pretune.recipes.features import Features
 from pretune.recipes.frozen import LAYERS, FrozenFeatures
 from pretune.recipes.remembered import Remembered, megabytes, remembering
+from pretune.runs.compare import compare
 from pretune.runs.mixes import mix_lines
 from pretune.runs.run import finetune, load_trained
 from pretune.runs.trained import Ensemble, TrainedModel, join, mixes_of
@@ -336,3 +339,64 @@ def test_an_ensemble_says_whose_mix_it_is():
     assert isinstance(both, Ensemble)
     assert [mix["place"] for mix in mixes_of(both)] == ["input of there", "input of back"]
     assert mixes_of(tuned(Features(epochs=1), "wordvectors")) == []  # one layer: no mix
+
+
+def test_a_comparison_says_what_each_training_learned(tmp_path, vectors):
+    settings = {
+        "recipe": {"epochs": 1, "vectors": str(vectors)},
+        "encoder": tiny.ENCODER["ulmfit"],
+        "codec": {"min_count": 1},
+    }
+    asked: dict[str, Any] = {
+        "methods": ["ulmfit"],
+        "recipes": ["features"],
+        "sizes": [8],
+        "unlabelled": "none",
+    }
+    asked |= {"jobs": 1, "device": "cpu", "settings": settings}
+    found = compare(tiny.labelled(20), SAMPLES, seeds=2, out=tmp_path / "out", **asked)
+    assert [(mix.seed, mix.place, mix.layers) for mix in found.mixes] == [
+        (0, "input", [0, 2]),
+        (1, "input", [0, 2]),
+    ]
+    assert all(sum(mix.weights) == pytest.approx(1) for mix in found.mixes)
+    assert "Which layers matter" in (tmp_path / "out" / "report.md").read_text()
+    assert load_trained(tmp_path / "out" / "best").answers(SAMPLES)
+    before = {path.name for path in (tmp_path / "out" / "cells").iterdir()}
+    vectors.write_text(vectors.read_text().replace(".5", ".75"))
+    compare(tiny.labelled(20), SAMPLES, seeds=1, out=tmp_path / "out", **asked)
+    assert len({path.name for path in (tmp_path / "out" / "cells").iterdir()} - before) == 1  # other vectors
+    vectors.unlink()
+    with pytest.raises(UsageError, match=r"glove\.txt; there is no such file"):
+        compare(tiny.labelled(20), SAMPLES, seeds=1, out=tmp_path / "out", **asked)
+
+
+def test_finetune_and_evaluate_print_the_mix(tmp_path):
+    lines = [f'"{s.texts[0]}",{s.gold}' for s in tiny.labelled(20)]
+    (tmp_path / "train.csv").write_text("text,label\n" + "\n".join(lines) + "\n")
+    shape = [f"encoder.{name}={value}" for name, value in tiny.ENCODER["ulmfit"].items()]
+    made = [
+        "finetune",
+        "classification",
+        tmp_path / "train.csv",
+        "--method",
+        "ulmfit",
+        "--recipe",
+        "features",
+    ]
+    made += [
+        "--out",
+        tmp_path / "m",
+        "codec.min_count=1",
+        "recipe.epochs=1",
+        "--device",
+        "cpu",
+        "--quiet",
+        *shape,
+    ]
+    found = CliRunner().invoke(app, [str(x) for x in made])
+    assert found.exit_code == 0, found.stderr
+    assert re.search(r"mix at the input: layer 0 \d+\.\d %, layer 2 \d+\.\d %; gamma \d\.\d+", found.stdout)
+    (line,) = [line for line in found.stdout.splitlines() if line.startswith("mix at")]
+    found = CliRunner().invoke(app, ["evaluate", str(tmp_path / "m"), str(tmp_path / "train.csv")])
+    assert found.exit_code == 0 and line in found.stderr

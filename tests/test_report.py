@@ -15,7 +15,7 @@ import pytest
 from made_up import CONTENDERS, SIZES, made_up
 from pretune.errors import UserError
 from pretune.runs import plots
-from pretune.runs.comparison import Comparison, contender_names, p_text, seconds_text, style
+from pretune.runs.comparison import Comparison, Mix, contender_names, p_text, seconds_text, style
 from pretune.runs.report import headline, html, markdown, series, write
 
 
@@ -148,6 +148,42 @@ def test_an_axis_holds_every_interval() -> None:
     assert low <= 0.437 and high >= 0.61 and ticks[0] == low and ticks[-1] == high
     low, high, _ = plots.y_axis([plots.Point(1, 1.0, 1.0, 1.0)], style("accuracy"))
     assert low < high
+
+
+def mixed(weights: dict[int, list[float]], layers: int = 3, place: str = "input") -> list[Mix]:
+    """A mix of one contender for each seed."""
+    who = list(CONTENDERS)[1]
+    return [Mix(*who, 1000, seed, place, list(range(layers)), said, 1.5) for seed, said in weights.items()]
+
+
+def test_layers_that_mattered_are_drawn_and_written_as_means_over_seeds() -> None:
+    whole = replace(made_up(), mixes=mixed({0: [0.1, 0.3, 0.6], 1: [0.3, 0.3, 0.4]}))
+    page, text = html(whole), markdown(whole)
+    assert (
+        "Which layers matter?" in page
+        and "word vectors from glove.6B.50d</span> at the input, γ 1.50" in page
+    )
+    (drawn,) = re.findall(r"<svg class=\"plot shares.*?</svg>", page, re.DOTALL)
+    root = ElementTree.fromstring(drawn)
+    assert "layer 0 20.0%, layer 1 30.0%, layer 2 50.0%" in root.attrib["aria-label"]
+    widths = [float(bar.attrib["width"]) for bar in root.iter("rect")]  # the top layer first
+    assert widths[0] / widths[2] == pytest.approx(2.5, abs=0.01)
+    assert [place for place in root.iter("text") if place.text == "50 %"]
+    (line,) = [line for line in text.splitlines() if "layer 0" in line and line.startswith("|")]
+    assert line.endswith("| input | layer 0 20.0 %, layer 1 30.0 %, layer 2 50.0 % | 1.50 |")
+
+
+def test_mixes_of_one_layer_or_none_have_no_picture() -> None:
+    assert "Which layers matter" not in html(made_up())
+    assert "Which layers matter" not in html(replace(made_up(), mixes=mixed({0: [1.0]}, 1)))
+
+
+def test_mixes_come_back_from_json_and_an_older_file_has_none(tmp_path: Path) -> None:
+    whole = replace(made_up(), mixes=mixed({0: [0.1, 0.3, 0.6]}, place="output"))
+    write(whole, tmp_path)
+    assert Comparison.load(tmp_path) == whole
+    older = {name: value for name, value in whole.to_dict().items() if name != "mixes"}
+    assert Comparison.from_dict(older).mixes == []
 
 
 def test_numbers_are_written_for_people() -> None:
