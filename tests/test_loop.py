@@ -16,7 +16,7 @@ from pretune.tensors.lengths import count_batches, length_batches
 from pretune.training.devices import find_device, find_precision
 from pretune.training.loop import Fitting, fit
 from pretune.training.model import Model
-from pretune.training.optimizers import SGD
+from pretune.training.optimizers import SGD, Adagrad, AdamW, Optimizer
 from pretune.training.progress import Bar, Lines
 from pretune.training.stage import Group, Stage, plan
 from tiny_training import (
@@ -402,3 +402,12 @@ def test_batches_of_an_epoch_are_of_like_length() -> None:
         max(lengths[i] for i in b) - min(lengths[i] for i in b) for b in length_batches(lengths, 10, 0, 0)
     ]
     assert sum(spread) / len(spread) < 10
+
+
+@pytest.mark.parametrize("kind", [AdamW(), Adagrad(), SGD()])
+def test_weights_say_that_a_step_has_changed_them(kind: Optimizer) -> None:
+    weight = nn.Parameter(torch.ones(3))
+    optimizer = kind.build([{"params": [weight], "lr": 0.1}])
+    weight.grad, before = torch.ones(3), weight._version
+    optimizer.step()
+    assert weight._version > before

@@ -125,7 +125,7 @@ def test_pretrain_adapt_finetune_hand_on_a_folder_each(method: str, tmp_path: Pa
     def target() -> list[str]:
         return ["great great good good unheard unheard unheard film film film"] * 4
 
-    adapt(tmp_path / "old", target, None, tmp_path / "new", fitting=QUIET)
+    adapt(tmp_path / "old", target, None, tmp_path / "new", fitting=QUIET, vocabulary="target")
     adapt(tmp_path / "old", target, None, tmp_path / "both", fitting=QUIET, vocabulary="union")
     new, both = load_start(tmp_path / "new"), load_start(tmp_path / "both")
     assert isinstance(new, Start)

@@ -21,6 +21,7 @@ ENCODER: dict[str, dict[str, Any]] = {
         "dim": 5,
         "projection_dim": 3,
         "filters": ((1, 3), (2, 3)),
+        "activation": "tanh",
         "highways": 1,
         "char_dim": 3,
         "softmax": True,

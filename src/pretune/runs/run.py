@@ -32,7 +32,7 @@ from pretune.runs.trained import Ensemble, Trained, TrainedModel, answer, join, 
 from pretune.tasks.base import Task
 from pretune.training.loop import Fitted, Fitting, fit
 from pretune.training.model import Model
-from pretune.training.optimizers import SGD, AdamW, Optimizer
+from pretune.training.optimizers import SGD, Adagrad, AdamW, Optimizer
 from pretune.training.schedules import Constant, OneCycle, Schedule, SlantedTriangular, WarmupLinear
 from pretune.training.sources import SampleSource
 from pretune.training.stage import plan
@@ -41,7 +41,7 @@ __all__ = ["Start", "Trained", "adapt", "finetune", "load_start", "load_trained"
 
 TABLES: dict[type, dict[str, type]] = {  # what config may choose among by `kind`
     Recipe: RECIPES,
-    Optimizer: {"adamw": AdamW, "sgd": SGD},
+    Optimizer: {"adamw": AdamW, "adagrad": Adagrad, "sgd": SGD},
     Schedule: {
         "constant": Constant,
         "slanted_triangular": SlantedTriangular,

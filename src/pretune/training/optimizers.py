@@ -21,7 +21,7 @@ class AdamW:
     eps: float = 1e-8
 
     def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(groups, betas=(self.beta1, self.beta2), eps=self.eps, fused=True)
+        return _noted(torch.optim.AdamW(groups, betas=(self.beta1, self.beta2), eps=self.eps, fused=True))
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,10 @@ class Adagrad:
 
     def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         fused = all(p.device.type == "cpu" for group in groups for p in group["params"])
-        return torch.optim.Adagrad(
-            groups, eps=0.0, initial_accumulator_value=self.accumulator, fused=fused or None
+        return _noted(
+            torch.optim.Adagrad(
+                groups, eps=0.0, initial_accumulator_value=self.accumulator, fused=fused or None
+            )
         )
 
 
@@ -45,3 +47,14 @@ class SGD:
 
     def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         return torch.optim.SGD(groups, momentum=self.momentum)
+
+
+def _noted(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Weights say that they have changed, which fused steps forget: caches made of them look there."""
+
+    def note(stepped: torch.optim.Optimizer, *_: Any) -> None:
+        for group in stepped.param_groups:
+            torch.autograd.graph.increment_version(group["params"])
+
+    optimizer.register_step_post_hook(note)
+    return optimizer

@@ -285,6 +285,7 @@ class ELMo(Encoder):
         weights = list(self.characters.parameters())
         learning = torch.is_grad_enabled() and any(x.requires_grad for x in weights)
         if learning or words.device.type != "cpu":
+            self.cache.clear()
             found: Tensor = self.characters(words)
             return found
         with torch.no_grad():

@@ -28,6 +28,9 @@ class WordCache:
         """A copied encoder begins with an empty one."""
         return WordCache(self.memory)
 
+    def clear(self) -> None:
+        self._places.clear()
+
     def __len__(self) -> int:
         return len(self._places)
 
@@ -37,7 +40,7 @@ class WordCache:
         """words (W, C) -> (W, D); `compute` is asked of those that are new, (W', C) -> (W', D)."""
         version = tuple((x.data_ptr(), x._version) for x in weights)
         if version != self._version:
-            self._places.clear()
+            self.clear()
             self._version = version
         keys = _keys(words)
         places = [self._places.get(key, -1) for key in keys]
