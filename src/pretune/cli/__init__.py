@@ -10,6 +10,7 @@ import typer
 from pretune.cli.answer import evaluate, predict
 from pretune.cli.common import Command, Group, Version
 from pretune.cli.compare import compare
+from pretune.cli.interchange import export, import_
 from pretune.cli.train import adapt, finetune, pretrain
 
 app = typer.Typer(
@@ -22,8 +23,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS: tuple[Callable[..., Any], ...] = (compare, pretrain, adapt, finetune, evaluate, predict)
+COMMANDS += (import_, export)
 for command in COMMANDS:
-    app.command(cls=Command, no_args_is_help=True)(command)
+    name = command.__name__.rstrip("_")
+    app.command(name, cls=Command, no_args_is_help=True)(command)
 
 
 @app.callback()

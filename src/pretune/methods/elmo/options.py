@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from math import inf
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -34,7 +35,7 @@ def read_options(path: Path, two_ways: bool = True) -> tuple[ELMoConfig, list[st
     width = said.whole("lstm.projection_dim", dim)
     if width > dim:
         raise UserError(f"{path}: lstm.projection_dim is {width}, more than lstm.dim, {dim}")
-    read = {
+    read: dict[str, Any] = {
         "dim": dim,
         "projection_dim": width,
         "layers": said.whole("lstm.n_layers", 1),
@@ -82,7 +83,7 @@ def _count_of_characters(said: _Said) -> list[str]:
         return []
     if count == CHARACTERS[0]:
         return [f"{said.path.name}: n_characters is 261, as in training; the row of padded tokens makes 262"]
-    return [f"{said.path.name}: n_characters is {shown(count)}; biLMs have 261 characters, and so reads this one"]
+    return [f"{said.path.name}: n_characters is {shown(count)}; taken for the 262 that every biLM has"]
 
 
 class _Said:
@@ -122,7 +123,7 @@ class _Said:
         value = self.get(name, None)
         if value is None:
             return None
-        if type(value) not in (int, float) or not value > 0:
+        if type(value) not in (int, float) or not 0 < value < inf:
             raise self.wrong(name, value, "a number above 0, or absent")
         return float(value)
 

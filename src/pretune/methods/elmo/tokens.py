@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pretune.config import build
+from pretune.data.files import read_bytes
 from pretune.data.rows import NOTHING, Row
 from pretune.data.samples import Part
 from pretune.data.segment import guess_language, segmenter
@@ -191,14 +192,13 @@ class ElmoCodec:
 
 
 def read_vocabulary(path: Path) -> Vocab:
-    """A published vocabulary file: a word a line, `<S>`, `</S>`, `<UNK>` first, then by falling frequency.
+    """A published vocabulary file, plain or .gz: a word a line, `<S>`, `</S>`, `<UNK>` first, then by falling
+    frequency.
 
     Raises `UserError` where the first lines are others, which would shift every word of the softmax.
     """
     try:
-        lines = path.read_bytes().decode("utf-8").split("\n")
-    except OSError as error:
-        raise UserError(f"{path}: no vocabulary there ({error.strerror})") from None
+        lines = read_bytes(path).decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not a vocabulary file, which is UTF-8 text ({error.reason})") from None
     words = [line.strip() for line in lines[: -1 if lines[-1] == "" else None]]
