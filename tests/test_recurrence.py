@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from pretune.layers import compiled
+from pretune.errors import UsageError, UserError
+from pretune.layers import compiled, fused, packing
+from pretune.layers.linear import linear
 from pretune.layers.recurrence import Clips, recur
 
 
@@ -51,6 +61,10 @@ class Case:
             self.clips,
             **options,
         )
+
+    def run_without_gradient(self) -> tuple[Tensor, Tensor, Tensor]:
+        with torch.no_grad():
+            return self.run()
 
 
 def make(
@@ -140,6 +154,31 @@ def test_it_is_the_equations_of_the_cell(name: str, way: str) -> None:
     close(CASES[name].run(), loop(CASES[name]))
 
 
+def test_what_is_given_stays_as_it_is(way: str) -> None:
+    case, before = make(words=4), make(words=4)
+    case.run()
+    assert all(torch.equal(getattr(case, n), getattr(before, n)) for n in ("products", "h", "c", "weight_hh"))
+
+
+def test_a_row_that_has_ended_keeps_its_state(way: str) -> None:
+    case = make(counts=(3, 3, 2, 1))
+    _, h, c = case.run()
+    _, early_h, early_c = replace(case, products=case.products[:6], counts=(3, 3)).run()
+    close((h[2], c[2]), (early_h[2], early_c[2]))
+
+
+def test_nan_stays_nan_in_its_row_alone(way: str) -> None:
+    case = make(units=40, outputs=20, counts=(3, 3))
+    right, _, _ = case.run()
+    for value in (float("nan"), float("inf"), -float("inf")):
+        products = case.products.clone()
+        products[1, ::7] = value
+        y, h, c = replace(case, products=products).run()
+        assert torch.equal(y[[0, 2]], right[[0, 2]])
+        spoilt = value != value
+        assert bool(y[1].isnan().all()) == bool(h[1].isnan().all()) == bool(c[1, ::7].isnan().all()) == spoilt
+
+
 def test_both_clips_fire_in_these_tests() -> None:
     y, _, c = CASES["plain"].run()
     assert (y.abs() == torch.tensor(0.6)).any() and (c.abs() == torch.tensor(0.8)).any()
@@ -178,3 +217,210 @@ def test_training_gives_the_numbers_of_inference(way: str) -> None:
     case = make(units=50, outputs=35)
     trained = replace(case, weight_hh=case.weight_hh.clone().requires_grad_()).run()
     close(tuple(x.detach() for x in trained), case.run(), 1e-6)
+
+
+def test_gradients_are_freed_of_the_clips_where_they_fire(way: str) -> None:
+    case = make(units=5, counts=(2,), clips=Clips(1e-6, None))
+    assert not gradients(case, Case.run)[2].any()  # c reaches nothing: its clip cuts all
+
+
+@needs_kernels
+def test_changed_weights_are_packed_anew() -> None:
+    case = make()
+    weight = nn.Parameter(case.weight_hh)
+    changes = {
+        "step": lambda: torch.optim.SGD([weight], 0.1).step(),
+        "fused step": lambda: torch.optim.AdamW([weight], 0.1, fused=True).step(),
+        "data": lambda: weight.data.mul_(1.5),
+        "swap": lambda: setattr(weight, "data", weight.data * 0.5),
+    }
+    for change in changes.values():
+        before = replace(case, weight_hh=weight).run_without_gradient()
+        weight.grad = torch.ones_like(weight)
+        change()
+        after = replace(case, weight_hh=weight).run_without_gradient()
+        assert not torch.equal(before[0], after[0])
+        close(after, loop(replace(case, weight_hh=weight.detach())))
+
+
+@needs_kernels
+def test_packed_weights_are_freed_with_the_weights() -> None:
+    weight = torch.randn(8, 3)
+    memory = weakref.ref(fused.panels(compiled.library(), weight))
+    assert memory() is fused.panels(compiled.library(), weight) and weight in packing._kept
+    del weight
+    assert memory() is None
+
+
+def test_two_threads_at_once_give_the_same(way: str) -> None:
+    cases = [
+        make(units=64, outputs=32, counts=(9, 8, 8, 5, 2) * 1),
+        make(units=70, outputs=33, counts=(12, 3)),
+    ]
+    right = [case.run() for case in cases]
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(20):
+            for ours, theirs in zip(pool.map(Case.run, cases), right, strict=True):
+                assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"index": torch.tensor([0, 1, 2, 9, 0, 1])},
+        {"index": torch.tensor([0, 1, 2, -1, 0, 1])},
+        {"index": torch.tensor([0, 1])},
+        {"counts": (2, 4)},
+        {"counts": (6, 0)},
+        {"weight_hh": torch.zeros(8, 3)},
+        {"weight_proj": torch.zeros(3, 3)},
+        {"weight_proj": None},
+    ],
+    ids=str,
+)
+def test_sizes_that_do_not_agree_are_refused(wrong: dict[str, Tensor]) -> None:
+    case = make(units=5, outputs=3, counts=(2, 2, 2), words=4)
+    with pytest.raises(ValueError, match="do not agree"):
+        replace(case, **wrong).run()
+
+
+# Low precision
+
+
+@pytest.mark.parametrize(("precision", "error"), [("float16", 1e-3), ("int8", 0.03)])
+def test_low_precision_stays_within_its_error(precision: str, error: float, way: str) -> None:
+    for case in (
+        make(units=96, outputs=48),
+        make(units=33, outputs=17, words=5),
+        make(units=20, project=False),
+    ):
+        ours, right = case.run(precision=precision), loop(case)
+        for a, b in zip(ours, right, strict=True):
+            assert (a - b).square().mean().sqrt() < error * b.square().mean().sqrt()
+        assert not torch.equal(ours[0], case.run()[0])
+
+
+@needs_kernels
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+def test_low_precision_is_the_same_rounding_on_both_ways(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = make(units=50, outputs=35, counts=(7,))  # one step: later ones would round other numbers
+    first = case.run(precision=precision)
+    monkeypatch.setenv(compiled.SWITCH, "0")
+    close(first, case.run(precision=precision), 1e-5)
+
+
+def test_nan_and_zero_weights_survive_low_precision(way: str) -> None:
+    case = make(units=20, outputs=10)
+    zero = replace(case, weight_hh=torch.zeros_like(case.weight_hh))
+    close(zero.run(precision="int8")[2], loop(zero)[2], 0.02)
+    spoilt = case.weight_proj.clone()
+    spoilt[3, 3] = float("nan")
+    for precision in ("float16", "int8"):
+        y, _, _ = replace(case, weight_proj=spoilt).run(precision=precision)
+        assert y[:, 3].isnan().all() and y[: case.counts[0], :3].isfinite().all()
+
+
+def test_low_precision_refuses_what_it_cannot_do(way: str) -> None:
+    case = make()
+    trained = replace(case, weight_hh=case.weight_hh.clone().requires_grad_())
+    with pytest.raises(UsageError, match="cannot be trained"):
+        trained.run(precision="int8")
+    with pytest.raises(UsageError, match="did you mean 'float16'"):
+        case.run(precision="float6")
+    with pytest.raises(UserError, match="beyond 65504"):
+        replace(case, weight_hh=case.weight_hh * 1e6).run(precision="float16")
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1), (3, 19, 70), (40, 300, 33), (15, 64, 64), (0, 5, 5)])
+def test_linear_is_the_linear_layer(size: tuple[int, int, int], way: str) -> None:
+    rows, depth, columns = size
+    x, weight, bias = torch.randn(rows, depth), torch.randn(columns, depth), torch.randn(columns)
+    close(
+        (linear(x, weight), linear(x, weight, bias)), (F.linear(x, weight), F.linear(x, weight, bias)), 2e-5
+    )
+    out = torch.empty(rows, columns)
+    assert linear(x, weight, bias, out=out) is out
+    close((out,), (F.linear(x, weight, bias),), 2e-5)
+    for precision, error in (("float16", 1e-3), ("int8", 0.03)):
+        ours = linear(x, weight, bias, precision)
+        assert (ours - out).square().sum().sqrt() <= error * (x @ weight.t()).square().sum().sqrt()
+
+
+def test_linear_has_the_gradient_of_the_linear_layer(way: str) -> None:
+    x, weight = torch.randn(3, 4, requires_grad=True), torch.randn(5, 4)
+    (ours,) = torch.autograd.grad(linear(x, weight).square().sum(), [x])
+    (right,) = torch.autograd.grad(F.linear(x, weight).square().sum(), [x])
+    assert torch.equal(ours, right)
+
+
+# Building
+
+
+PROBE = """
+import warnings, torch
+from pretune.layers.recurrence import Clips, recur
+from pretune.layers import compiled
+torch.manual_seed(0)
+state = torch.zeros(2, 3), torch.zeros(2, 5)
+args = torch.randn(4, 20), None, (2, 2), state, torch.randn(20, 3), torch.randn(3, 5), Clips()
+with warnings.catch_warnings(record=True) as notes:
+    warnings.simplefilter("always")
+    y = [recur(*args)[0] for _ in range(2)][1]
+for note in notes:
+    print("note:", note.message)
+print("kernels:", compiled.library() is not None)
+print("sum:", format(float(y.double().abs().sum()), ".4f"))
+"""
+
+
+def probe(cache: Path, **settings: str) -> str:
+    known = {k: v for k, v in os.environ.items() if k not in ("CC", compiled.SWITCH)}
+    environment = {**known, "XDG_CACHE_HOME": str(cache), **settings}
+    done = subprocess.run([sys.executable, "-c", PROBE], env=environment, capture_output=True, text=True)
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("compiler", ["/nonexistent/cc", "false"])
+def test_without_a_compiler_one_note_and_the_same_numbers(compiler: str, tmp_path: Path) -> None:
+    told = probe(tmp_path, CC=compiler)
+    assert "kernels: False" in told and told.count("note:") == 1 and compiler in told
+    assert sums(told) == sums(probe(tmp_path, PRETUNE_COMPILED="0"))
+    if have_kernels():
+        whole = probe(tmp_path)
+        assert "kernels: True" in whole and "note:" not in whole and sums(told) == sums(whole)
+
+
+def sums(told: str) -> list[str]:
+    return re.findall(r"sum: (\S+)", told)
+
+
+def test_the_switch_says_never_or_always(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "kernels: False" in probe(tmp_path, PRETUNE_COMPILED="0", CC="/nonexistent/cc")
+    assert not list(tmp_path.iterdir())
+    assert "UserError" in probe(tmp_path, PRETUNE_COMPILED="1", CC="/nonexistent/cc")
+    monkeypatch.setenv(compiled.SWITCH, "yes")
+    with pytest.raises(UsageError, match="choose one of 0, 1"):
+        compiled.library()
+
+
+@needs_kernels
+def test_processes_that_build_at_once_leave_one_library(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        told = list(pool.map(probe, [tmp_path] * 3))
+    assert all("kernels: True" in each for each in told)
+    assert [path.suffix for path in (tmp_path / "pretune").iterdir()] == [".so"]
+
+
+@needs_kernels
+def test_a_cache_that_cannot_be_written_costs_a_build_a_process(tmp_path: Path) -> None:
+    (tmp_path / "pretune").write_text("a file where the folder should be")
+    assert "kernels: True" in probe(tmp_path)
+
+
+def test_importing_builds_nothing(tmp_path: Path) -> None:
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", "import pretune.layers.recurrence"], env=environment, check=True)
+    assert not list(tmp_path.iterdir())

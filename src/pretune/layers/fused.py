@@ -123,13 +123,19 @@ def back(
 
 
 def linear(
-    kernels: CDLL, x: Tensor, weight: Tensor, bias: Tensor | None, precision: Precision = "float32"
+    kernels: CDLL,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    precision: Precision = "float32",
+    out: Tensor | None = None,
 ) -> Tensor:
-    """x W^T + bias, of rows x (M, K): (M, N)."""
-    if x.shape[1] != weight.shape[1] or (bias is not None and bias.shape != weight.shape[:1]):
-        raise ValueError("input, weight and bias of the linear layer do not agree in size")
+    """`linear.linear` without a gradient."""
+    y = x.new_empty(len(x), len(weight)) if out is None else out  # (M, N)
+    agree = x.shape == (len(y), weight.shape[1]) and y.shape == (len(x), len(weight)) and y.is_contiguous()
+    if not agree or (bias is not None and bias.shape != weight.shape[:1]):
+        raise ValueError("input, weight, bias and output of the linear layer do not agree in size")
     x, bias = x.contiguous(), None if bias is None else bias.contiguous()
-    y = x.new_empty(len(x), len(weight))  # (M, N)
     matrix = panels(kernels, weight, precision).matrix
     if kernels.linear(matrix, x.data_ptr(), len(x), _address(bias), y.data_ptr()):
         raise MemoryError("no memory for the buffers of the linear layer")

@@ -18,21 +18,28 @@ from pretune.layers.packing import Precision, as_halves, packed
 Multiply = Callable[[Tensor], Tensor]
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, precision: Precision = "float32") -> Tensor:
-    """x W^T + bias of rows x (M, K): (M, N).
+def linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    precision: Precision = "float32",
+    out: Tensor | None = None,
+) -> Tensor:
+    """x W^T + bias of rows x (M, K): (M, N), written into `out` where one is given (fresh memory is slow).
 
-    float32 equals `F.linear` but for the order of sums, and is faster on a processor with oneDNN; where a
-    gradient is wanted it is `F.linear`. float16 rounds the weights to 16 bits. int8 also rounds the rows of
-    x: every row of either has its own scale, its greatest size over 127.
+    float32 equals `F.linear` but for the order of sums; where a gradient is wanted it is `F.linear`. float16
+    rounds the weights to 16 bits. int8 also rounds the rows of x: every row of either has its own scale, its
+    greatest size over 127. A call of the kernel takes one thread.
     """
     check(precision, x, weight, bias)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
         return F.linear(x, weight, bias)
-    kernels = None if precision == "float32" else kernels_for(x, weight, bias)
+    kernels = kernels_for(x, weight, bias, out)
     if kernels is not None:
-        return fused.linear(kernels, x, weight, bias, precision)
+        return fused.linear(kernels, x, weight, bias, precision, out)
     y = multiplier(weight, precision)(x)  # (M, N)
-    return y if bias is None else y.add_(bias)
+    y = y if bias is None else y.add_(bias)
+    return y if out is None else out.copy_(y)
 
 
 def check(precision: Precision, *tensors: Tensor | None) -> None:

@@ -239,6 +239,8 @@ int recur_back(const Gradient *g)
 
 // The linear layer -----------------------------------------------------------------------------------------------
 
+enum { CACHED = 1 << 18 }; // bytes of weights that stay in the cache while all rows pass, so that rows are written in runs
+
 // y (rows, columns) = x W^T + bias. 0, or 1 where memory is wanting.
 int linear(const Matrix *m, const float *x, long rows, const float *bias, float *y)
 {
@@ -246,16 +248,19 @@ int linear(const Matrix *m, const float *x, long rows, const float *bias, float 
     int failed = reserve_rows(&packed, rows, m->depth);
     if (!failed)
         pack_rows(&packed, m, x, m->depth, rows);
-    for (long p = 0; p < panels_in(m) && !failed; p++)
+    long panels = panels_in(m), together = CACHED / (PANEL * bytes_of(m->kind) * depth_of(m)) + 1;
+    for (long first = 0; first < panels && !failed; first += together)
         for (long t = 0; t < tiles_of(rows); t++) {
-            long start = tile_start(t, rows), height = tile_start(t + 1, rows) - start, n = p * PANEL;
-            float z[TILE * PANEL];
-            multiply_tile(m, &packed, start, height, p, 0, depth_of(m), z, PANEL);
-            for (long v = 0; v < PANEL && n + v < m->columns; v += LANES) {
-                long wanted = m->columns - n - v;
-                vec added = bias ? load_some(bias + n + v, wanted) : splat(0.0f);
-                for (long r = 0; r < height; r++)
-                    store_some(y + (start + r) * m->columns + n + v, load(z + r * PANEL + v) + added, wanted);
+            long start = tile_start(t, rows), height = tile_start(t + 1, rows) - start;
+            for (long p = first; p < least_long(panels, first + together); p++) {
+                float z[TILE * PANEL];
+                multiply_tile(m, &packed, start, height, p, 0, depth_of(m), z, PANEL);
+                for (long v = 0; v < PANEL && p * PANEL + v < m->columns; v += LANES) {
+                    long n = p * PANEL + v, wanted = m->columns - n;
+                    vec added = bias ? load_some(bias + n, wanted) : splat(0.0f);
+                    for (long r = 0; r < height; r++)
+                        store_some(y + (start + r) * m->columns + n, load(z + r * PANEL + v) + added, wanted);
+                }
             }
         }
     release_rows(&packed);
