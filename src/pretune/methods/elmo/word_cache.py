@@ -61,6 +61,9 @@ class WordCache:
         return found
 
     def _keep(self, keys: list[bytes], vectors: Tensor) -> None:
+        different = {key: w for w, key in enumerate(keys)}  # marks, and words alike up to where they are cut
+        if len(different) < len(keys):
+            keys, vectors = list(different), vectors[list(different.values())]
         capacity = max(1, self.memory // (4 * vectors.shape[1]))
         keys, vectors = keys[:capacity], vectors[:capacity]
         if len(self._places) + len(keys) > capacity:
