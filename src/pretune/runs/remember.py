@@ -43,4 +43,4 @@ def _known(task: BesideVectors, asked: Asked) -> str:
         raise UserError(
             "no word of the training samples is among recipe.vectors; are they of another language?"
         )
-    return f"{share:.1%} of the training tokens have a word vector"
+    return f"{share * 100:.1f} % of the training tokens have a word vector"
