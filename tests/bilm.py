@@ -1,4 +1,4 @@
-"""Published biLMs for tests: made-up ones in the release's layout, and what they must give, in plain loops."""
+"""Published biLMs for tests: made-up ones in the release's layout, and what they must give."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def token(options: dict[str, Any], w: Arrays, word: str) -> NDArray[Any]:
 
 
 def expected(options: dict[str, Any], arrays: Arrays, words: Sequence[str]) -> list[NDArray[Any]]:
-    """All layers of one sentence from zero state, step by step, in double precision: n_layers + 1 × (T, ·)."""
+    """All layers of one sentence from zero state, step by step, in double precision: L × (T, ·)."""
     w = {name: x.astype(float) for name, x in arrays.items()}
     lstm = options["lstm"]
     tokens = [token(options, w, word) for word in ("<S>", *words, "</S>")]

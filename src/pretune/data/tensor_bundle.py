@@ -52,11 +52,11 @@ class TensorBundle:
         check_exists(index)
         try:
             header, self.entries = _entries(index.read_bytes())
+            self.shards = int(header.get(1, [1])[-1])
         except (ValueError, IndexError, struct.error, UnicodeDecodeError) as error:
             raise UserError(f"{index}: no index of a TensorFlow checkpoint, or damaged ({error})") from None
         if header.get(2, [0])[-1]:
             raise UserError(f"{index}: written on a big-endian machine, which is not supported")
-        self.shards = int(header.get(1, [1])[-1])
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
