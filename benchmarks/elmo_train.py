@@ -4,10 +4,10 @@
     python benchmarks/elmo_train.py --streams 64 --pairs 5
 
 The plain one is what a reader of the paper would write: convolutions over every token of the batch, a loop
-over time steps with an eager cell, one direction after the other, sampled softmax with torch's own operations,
-and torch's Adagrad. Both have the same weights and draw the same words, so their losses must be equal; dropout
-is off for that. Forward, backward, clipping and Adagrad, at one thread. Prints CPU seconds and the ratio of
-each pair; the figure to quote is the median ratio.
+over time steps with an eager cell, one direction after the other, sampled softmax by torch's operations, and
+torch's Adagrad. Both have the same weights and draw the same words, so their losses must be equal; dropout is
+off for that. Forward, backward, clipping and Adagrad, at one thread. Prints CPU seconds and the ratio of each
+pair; the figure to quote is the median ratio.
 """
 
 from __future__ import annotations

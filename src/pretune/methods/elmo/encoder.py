@@ -16,6 +16,8 @@ from torch.nn import functional as F
 from pretune.encoder import Encoded, Encoder, Purpose
 from pretune.errors import UsageError, choose
 from pretune.layers.char_cnn import Activation, CharCNN
+from pretune.layers.linear import linear
+from pretune.layers.packing import Precision
 from pretune.layers.pooling import max_pool, mean_pool
 from pretune.layers.recurrence import Clips, recur
 from pretune.methods.elmo.tokens import BEGIN_SENTENCE, END_SENTENCE, Inputs, mark
@@ -117,13 +119,19 @@ class LSTM(nn.Module):
             nn.init.xavier_uniform_(self.weight_proj)
 
     def forward(
-        self, x: Tensor, index: Tensor | None, counts: Sequence[int], state: State
+        self,
+        x: Tensor,
+        index: Tensor | None,
+        counts: Sequence[int],
+        state: State,
+        precision: Precision = "float32",
     ) -> tuple[Tensor, State]:
         """x (U, I), of which `index` (M,) are the packed tokens -> y (M, D), the state: see `recur`."""
         bias = self.bias.clone()
         bias[len(bias) // 4 : len(bias) // 2] += 1.0  # the forget gate's
-        products = F.linear(x, self.weight_ih, bias)  # (U, 4H)
-        y, h, c = recur(products, index, counts, state, self.weight_hh, self.weight_proj, self.clips)
+        products = linear(x, self.weight_ih, bias, precision)  # (U, 4H)
+        weights = self.weight_hh, self.weight_proj
+        y, h, c = recur(products, index, counts, state, *weights, self.clips, precision)
         return y, (h, c)
 
 
@@ -160,6 +168,8 @@ class ELMo(Encoder):
     again. `carry` is the state before the batch, row by row, and is returned as the state after it; without
     one every row begins at zero, so that no text depends on another.
 
+    `precision` of the LSTMs' weights may be lowered to read faster: float16 or int8, which cannot be trained.
+
     For the purpose "language_model" a row is read in the one direction that its segments say, as it stands:
     layers are then (N, T, D).
     """
@@ -190,6 +200,7 @@ class ELMo(Encoder):
         self.width = self.ways * D
         self.summary_width = 2 * self.width
         self.active: Purpose = "task"
+        self.precision: Precision = "float32"
         self.cache = WordCache()
 
     def layer_widths(self) -> tuple[int, ...]:
@@ -318,7 +329,7 @@ class ELMo(Encoder):
                 x = F.dropout(x if at is None else x.index_select(0, at), self.config.dropout)  # (M, D)
                 at = None
             h, c = states[depth]
-            y, (h, c) = layer.direction(way)(x, at, packing.counts, (h[order], c[order]))
+            y, (h, c) = layer.direction(way)(x, at, packing.counts, (h[order], c[order]), self.precision)
             if self.config.skip_connections and depth:
                 y = y + x
             outputs.append(y)
