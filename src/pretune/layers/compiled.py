@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
 import shlex
@@ -21,12 +22,10 @@ from pretune.errors import UserError, choose
 
 FOLDER = Path(__file__).parent / "kernels"
 SOURCES = [FOLDER / "recurrence.c", FOLDER / "product.h", FOLDER / "vectors.h"]  # the first is compiled
-FLAGS = ["-std=gnu11", "-O3", "-fno-tree-pre", "-ffp-contract=fast", "-fPIC", "-shared"]  # pre: GCC spills
-MACHINE: tuple[list[str], ...] = (
-    ["-march=native"],
-    ["-mcpu=native"],
-    [],
-)  # the first that the compiler knows
+# Without no-tree-pre GCC 12 keeps the sums of a tile in memory; NaN rules out -ffast-math.
+FLAGS = ["-std=gnu11", "-O3", "-fno-tree-pre", "-ffp-contract=fast", "-fPIC", "-shared"]
+# The first that the compiler knows is taken.
+MACHINE: tuple[list[str], ...] = (["-march=native"], ["-mcpu=native"], [])
 SWITCH = "PRETUNE_COMPILED"  # "0": never; "1": an error where they cannot be had
 
 _lock = Lock()
@@ -179,14 +178,15 @@ def _compiler() -> list[str]:
 
 def _folder() -> Path:
     """The user's cache folder, or a new one for this process where that cannot be written."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-    folder = root / "pretune"
     try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "pretune"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return folder
-    except OSError:
-        return Path(tempfile.mkdtemp(prefix="pretune-"))
+    except (OSError, RuntimeError):  # RuntimeError: no home
+        folder = Path(tempfile.mkdtemp(prefix="pretune-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return folder
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
