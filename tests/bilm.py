@@ -38,6 +38,34 @@ OPTIONS: dict[str, Any] = {
     },
 }
 
+SHAPES: dict[str, dict[str, Any]] = {
+    "as published": {},
+    "no skip": {"lstm__use_skip_connections": False},
+    "skip not said": {"lstm__use_skip_connections": None},
+    "one layer": {"lstm__n_layers": 1},
+    "three layers": {"lstm__n_layers": 3},
+    "no projection of states": {"lstm__projection_dim": 7},
+    "no projection of characters": {"lstm__projection_dim": 12, "lstm__dim": 15},
+    "no projection at all": {"lstm__projection_dim": 12, "lstm__dim": 12},
+    "tanh": {"char_cnn__activation": "tanh"},
+    "no highway": {"char_cnn__n_highway": 0},
+    "highways not said": {"char_cnn__n_highway": None},
+    "no cell clip": {"lstm__cell_clip": None},
+    "no clips": {"lstm__cell_clip": None, "lstm__proj_clip": None},
+    "one direction": {"bidirectional": False},
+    "one direction, three layers, no skip": {
+        "bidirectional": False,
+        "lstm__n_layers": 3,
+        "lstm__use_skip_connections": False,
+    },
+    "words": {"char_cnn": None},
+    "words, one direction, no projection": {
+        "char_cnn": None,
+        "bidirectional": False,
+        "lstm__projection_dim": 7,
+    },
+}
+
 
 def changed(**changes: Any) -> dict[str, Any]:
     """OPTIONS with lstm__dim=3; None takes a key away."""

@@ -258,39 +258,10 @@ def test_the_fixture_tells_a_wrong_implementation(fixture: Fixture, mistake: str
     assert error == pytest.approx(WRONG[mistake], rel=0.05)
 
 
-SHAPES: dict[str, dict[str, Any]] = {
-    "as published": {},
-    "no skip": {"lstm__use_skip_connections": False},
-    "skip not said": {"lstm__use_skip_connections": None},
-    "one layer": {"lstm__n_layers": 1},
-    "three layers": {"lstm__n_layers": 3},
-    "no projection of states": {"lstm__projection_dim": 7},
-    "no projection of characters": {"lstm__projection_dim": 12, "lstm__dim": 15},
-    "no projection at all": {"lstm__projection_dim": 12, "lstm__dim": 12},
-    "tanh": {"char_cnn__activation": "tanh"},
-    "no highway": {"char_cnn__n_highway": 0},
-    "highways not said": {"char_cnn__n_highway": None},
-    "no cell clip": {"lstm__cell_clip": None},
-    "no clips": {"lstm__cell_clip": None, "lstm__proj_clip": None},
-    "one direction": {"bidirectional": False},
-    "one direction, three layers, no skip": {
-        "bidirectional": False,
-        "lstm__n_layers": 3,
-        "lstm__use_skip_connections": False,
-    },
-    "words": {"char_cnn": None},
-    "words, one direction, no projection": {
-        "char_cnn": None,
-        "bidirectional": False,
-        "lstm__projection_dim": 7,
-    },
-}
-
-
 @pytest.mark.usefixtures("path")
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", bilm.SHAPES)
 def test_every_shape_follows_the_equations(shape: str, tmp_path: Path) -> None:
-    options = bilm.changed(**SHAPES[shape])
+    options = bilm.changed(**bilm.SHAPES[shape])
     arrays = bilm.made_up(options)
     codec, encoder = bilm.read(bilm.write(tmp_path, options, arrays))
     texts = [" ".join(SENTENCE[:count]) for count in (7, 1, 4)]

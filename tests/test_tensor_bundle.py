@@ -58,7 +58,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no such file: .*model.ckpt-1.index"):
         TensorBundle(prefix)
     prefix.write_bytes(b"an old checkpoint in one file")
-    with pytest.raises(UserError, match="has an .index file beside it"):
+    with pytest.raises(UserError, match="file beside it; here is none"):
         TensorBundle(prefix)
     write_checkpoint(prefix, ARRAYS)
     data = prefix.with_name("model.ckpt-1.data-00000-of-00001")
