@@ -9,12 +9,16 @@ if TYPE_CHECKING:
     from pretune.data.samples import Part, Sample, Span, sample
     from pretune.runs.compare import compare
     from pretune.runs.comparison import Comparison
+    from pretune.runs.embedder import Embedder
+    from pretune.runs.language_model import LanguageModel
     from pretune.runs.predictor import Predictor, evaluate
     from pretune.tasks.base import Answer
 
 _HOMES = {  # public name -> where it lives; imported at first use, for torch takes seconds
     "Answer": "pretune.tasks.base",
     "Comparison": "pretune.runs.comparison",
+    "Embedder": "pretune.runs.embedder",
+    "LanguageModel": "pretune.runs.language_model",
     "Part": "pretune.data.samples",
     "Predictor": "pretune.runs.predictor",
     "Sample": "pretune.data.samples",
@@ -24,7 +28,19 @@ _HOMES = {  # public name -> where it lives; imported at first use, for torch ta
     "sample": "pretune.data.samples",
 }
 
-__all__ = ["Answer", "Comparison", "Part", "Predictor", "Sample", "Span", "compare", "evaluate", "sample"]
+__all__ = [
+    "Answer",
+    "Comparison",
+    "Embedder",
+    "LanguageModel",
+    "Part",
+    "Predictor",
+    "Sample",
+    "Span",
+    "compare",
+    "evaluate",
+    "sample",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,7 @@ import typer
 from pretune.cli.answer import evaluate, predict
 from pretune.cli.common import Command, Group, Version
 from pretune.cli.compare import compare
+from pretune.cli.embed import embed
 from pretune.cli.interchange import export, import_
 from pretune.cli.train import adapt, finetune, pretrain
 
@@ -22,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-COMMANDS: tuple[Callable[..., Any], ...] = (compare, pretrain, adapt, finetune, evaluate, predict)
+COMMANDS: tuple[Callable[..., Any], ...] = (compare, pretrain, adapt, finetune, evaluate, predict, embed)
 COMMANDS += (import_, export)
 for command in COMMANDS:
     name = command.__name__.rstrip("_")

@@ -21,7 +21,7 @@ from pretune.cli.common import (
     Seed,
     stdout,
 )
-from pretune.errors import choose
+from pretune.errors import UsageError, choose
 
 if TYPE_CHECKING:
     from pretune.data.samples import Sample
@@ -43,7 +43,13 @@ BatchSize = Annotated[
 
 def evaluate(
     folder: Folder,
-    test: Annotated[Path, typer.Argument(metavar="TEST", help="Labelled file, read like the training file.")],
+    test: Annotated[
+        Path,
+        typer.Argument(
+            metavar="TEST",
+            help="Labelled file, read like the training file; for a pretrained folder, a sentence a line.",
+        ),
+    ],
     out: Annotated[Path | None, typer.Option("--out", help="Write the scores as JSON as well.")] = None,
     text: Text = None,
     label: Label = None,
@@ -51,6 +57,14 @@ def evaluate(
     label_separator: LabelSeparator = None,
     file_format: Format = None,
     encoding: Encoding = "utf-8",
+    state: Annotated[
+        str,
+        typer.Option(
+            "--state",
+            help="For an ELMo's perplexity. zero: each sentence alone; carry: on from the one before, as in "
+            "training.",
+        ),
+    ] = "zero",
     batch_size: BatchSize = 64,
     seed: Seed = 0,
     device: Device = "auto",
@@ -62,11 +76,21 @@ def evaluate(
     Columns have the names that the model was trained with, unless --text and --label say otherwise. Labels
     that the model never saw stay in and count as errors.
 
+    What `pretrain` or `adapt` left is scored by its perplexity on a text, both ways for ELMo.
+
     Example: pretune evaluate stars test.csv
+
+    Perplexity: pretune evaluate models/elmo text.txt
     """
     from pretune.data.readers import LabelKind
+    from pretune.runs.folders import read_config
     from pretune.runs.predictor import evaluate as run
 
+    if read_config(folder)["kind"] == "pretrained":
+        if label or kind or label_separator:
+            raise UsageError(f"{folder} knows no labels; it is scored by the perplexity of a text alone")
+        _perplexity(folder, test, out, text or [], file_format, encoding, state, batch_size, device)
+        return
     if kind is not None and kind not in get_args(LabelKind):
         raise choose("--kind", kind, get_args(LabelKind))
     evaluation = run(
@@ -88,6 +112,39 @@ def evaluate(
         from pretune.runs.files import write_json
 
         write_json(out, evaluation.to_dict())
+
+
+def _perplexity(
+    folder: Path,
+    test: Path,
+    out: Path | None,
+    text: list[str],
+    file_format: str | None,
+    encoding: str,
+    state: str,
+    batch_size: int,
+    device: str,
+) -> None:
+    from dataclasses import asdict
+
+    from rich.table import Table
+
+    from pretune.data.sentence_files import SentenceFile
+    from pretune.runs.files import write_json
+    from pretune.runs.language_model import LanguageModel
+
+    if len(text) > 1:
+        raise UsageError("give one column of texts with --text")
+    sentences = SentenceFile.find(test, file_format, next(iter(text), None), encoding=encoding)
+    found = LanguageModel.load(folder, device).perplexity(sentences, cast(Any, state), batch_size)
+    table = Table("perplexity", "")
+    for name, value in (("of all", found.value), ("forward", found.forward), ("backward", found.backward)):
+        if value is not None:
+            table.add_row(name, f"{value:.4g}")
+    stdout().print(f"{found.targets:,} words and marks predicted, state {state}")
+    stdout().print(table)
+    if out is not None:
+        write_json(out, {"perplexity": asdict(found), "state": state})
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
