@@ -54,7 +54,12 @@ def compare(
     kind: Kind = None,
     label_separator: LabelSeparator = None,
     methods: Annotated[
-        str | None, typer.Option("--methods", help="Of tfidf, wordvectors, ulmfit; commas between.")
+        str | None,
+        typer.Option(
+            "--methods",
+            help="Of tfidf, wordvectors, ulmfit, elmo; commas between. If not given the first three and "
+            "those of --from.",
+        ),
     ] = None,
     recipes: Annotated[
         str | None,
@@ -136,12 +141,14 @@ def compare(
     """
     from pretune.runs.compare import DEMO
     from pretune.runs.compare import compare as run
+    from pretune.runs.entries import compared
     from pretune.runs.options import TABLES_OF_SETTINGS, Options
     from pretune.runs.report import headline
     from pretune.runs.watch import ranking, watcher
 
     default = Options()
-    chosen = _names(methods) or (DEMO.methods if demo else default.methods)
+    named = _names(methods) or (DEMO.methods if demo else ())
+    chosen = compared(named, [Path(folder) for folder in start or ()])
     said = settings(context, overrides, (*TABLES_OF_SETTINGS, *chosen))
     given: dict[str, Any] = {
         "methods": chosen,

@@ -14,7 +14,7 @@ from typing import Any
 from pretune.errors import UsageError, choose
 from pretune.runs.cells import Cell, Finished, cell_id, cell_path, run_cell
 from pretune.runs.comparison import Comparison
-from pretune.runs.entries import Entry, entries
+from pretune.runs.entries import Entry, compared, entries
 from pretune.runs.options import Options, Size
 from pretune.runs.pool import Job, Watch, cores, execute
 from pretune.runs.prepare import facts, made, prepare
@@ -60,7 +60,7 @@ def compare(
     format: str | None = None,  # noqa: A002, the option's name
     encoding: str = "utf-8",
     task: str = "classification",
-    methods: Sequence[str] = ("tfidf", "wordvectors", "ulmfit"),
+    methods: Sequence[str] = (),
     recipes: Sequence[str] = (),
     sizes: Sequence[Size] = (),
     seeds: int = 3,
@@ -84,6 +84,7 @@ def compare(
 ) -> Comparison:
     """Which way of using pretrained language models serves this data, from how many labels, at which cost?
 
+    Without `methods` tfidf, wordvectors, ulmfit and those of `from_` are compared.
     `train` and `test` are files or lists of `Sample`; without `test` a share of `train` is held out.
     `unlabelled` are files (`Path`) or texts (`str`): every pretrained encoder of `from_` is adapted to them
     and to the training texts, and a method without a start learns from them. None stands for the
@@ -97,7 +98,7 @@ def compare(
     if task != "classification":
         raise choose("--task", task, ["classification"])
     options = Options(
-        tuple(methods),
+        compared(methods, [Path(x) for x in from_]),
         tuple(recipes),
         tuple(sizes),
         seeds,

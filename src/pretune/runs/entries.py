@@ -85,20 +85,31 @@ def entries(
     return found, notes
 
 
-def _by_method(folders: Sequence[Path], options: Options) -> dict[str, list[Path]]:
+def compared(methods: Sequence[str], folders: Sequence[Path]) -> tuple[str, ...]:
+    """The methods asked for; without any the usual ones and those of the folders to start from."""
+    if methods:
+        return tuple(methods)
+    return tuple(dict.fromkeys([*Options().methods, *map(_method_of, folders)]))
+
+
+def _method_of(folder: Path) -> str:
     from pretune.runs.folders import read_config
     from pretune.runs.starts import member_folders
 
+    config = read_config(folder)
+    if config["kind"] == "ensemble":
+        config = read_config(member_folders(folder, config)[0])
+    if config["kind"] not in ("pretrained", "model"):
+        raise UsageError(
+            f"--from {folder} is of kind {config['kind']!r}, which holds no encoder to start from"
+        )
+    return str(config["method"])
+
+
+def _by_method(folders: Sequence[Path], options: Options) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for folder in folders:
-        config = read_config(folder)
-        if config["kind"] == "ensemble":
-            config = read_config(member_folders(folder, config)[0])
-        if config["kind"] not in ("pretrained", "model"):
-            raise UsageError(
-                f"--from {folder} is of kind {config['kind']!r}, which holds no encoder to start from"
-            )
-        method = str(config["method"])
+        method = _method_of(folder)
         if method not in options.methods:
             raise UsageError(
                 f"--from {folder} holds {method}, which is not among --methods {','.join(options.methods)}"

@@ -9,7 +9,7 @@ from pretune.encoder import Encoder
 from pretune.errors import UsageError
 from pretune.methods.base import Method
 from pretune.methods.elmo.encoder import ELMo, ELMoConfig
-from pretune.methods.elmo.pretraining import ElmoPretraining, adopt
+from pretune.methods.elmo.pretraining import ADAPTATION, PRETRAINING, ElmoPretraining, adopt
 from pretune.methods.elmo.tokens import ElmoCodec, ElmoCodecConfig
 from pretune.recipes.features import Features
 
@@ -39,8 +39,8 @@ ELMO = Method(
         "medium": ELMoConfig(2048, 256, highways=1, softmax=True),
         "original": ELMoConfig(softmax=True),
     },
-    pretraining=ElmoPretraining(),
-    adaptation=ElmoPretraining(epochs=1),  # one pass over the task's text, appendix A.1
+    pretraining=PRETRAINING,
+    adaptation=ADAPTATION,
     adopt=adopt,
     recipe=Features(),
     task_options={"head_kind": "linear"},

@@ -34,6 +34,7 @@ from pretune.training.stage import Group, Stage
 
 Documents = Callable[[], Iterable[str]]
 Algorithm = Literal["adagrad", "adamw"]
+FEWEST_STREAMS = 8  # small texts get no fewer than this for the sake of more steps
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class ElmoPretraining:
     """Rate; None: 0.2 for adagrad, constant; 2e-3 at the peak for adamw, up and down in a line."""
     streams: int = 128
     """Streams of sentences that are read side by side, each way and in each process."""
+    least_steps: int = 100
+    """Streams are halved, down to 8, while a pass has fewer steps than this: for small texts."""
     window: int = 20
     """Words of each stream a step: the reach of the gradient (unroll_steps)."""
     candidates: int | None = 8192
@@ -66,7 +69,7 @@ class ElmoPretraining:
     def __post_init__(self) -> None:
         if self.optimizer not in get_args(Algorithm):
             raise choose("pretraining.optimizer", self.optimizer, get_args(Algorithm))
-        for name in ("epochs", "max_steps", "streams", "window", "candidates"):
+        for name in ("epochs", "max_steps", "streams", "least_steps", "window", "candidates"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"pretraining.{name} is {value}; give 1 or more")
@@ -146,6 +149,10 @@ class ElmoPretraining:
         self, encoder: ELMo, codec: ElmoCodec, vocab: Vocab, corpus: Documents, cache: Path, **settings: Any
     ) -> TwoWaySource:
         tokens, words = tokens_of(corpus, codec, vocab, cache)
+        streams, world = self.streams, settings.get("world", 1)
+        targets = len(tokens.ids) + len(tokens)
+        while streams > FEWEST_STREAMS and targets < streams * world * self.window * self.least_steps:
+            streams = max(FEWEST_STREAMS, streams // 2)
         spell = codec.spell
 
         def characters(ids: NDArray[Any]) -> Tensor:
@@ -159,10 +166,16 @@ class ElmoPretraining:
             (vocab.ids[START], vocab.ids[END], vocab.ids[UNKNOWN]),
             characters if spell is not None else None,
             WAYS[: encoder.ways],
-            self.streams,
+            streams,
             self.window,
             **settings,
         )
+
+
+PRETRAINING = ElmoPretraining()
+# One pass over the text of the task, appendix A.1. The release goes on with sums of squares, which published
+# weights come without; Adam does without them.
+ADAPTATION = ElmoPretraining(epochs=1, optimizer="adamw", lr=1e-3)
 
 
 def tokens_of(
