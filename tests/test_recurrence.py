@@ -213,6 +213,19 @@ def test_its_gradients_are_those_of_the_equations(name: str, way: str) -> None:
     close(gradients(CASES[name], Case.run), gradients(CASES[name], loop), 1e-5)
 
 
+@needs_kernels
+def test_the_gradient_does_not_feel_the_number_of_threads() -> None:
+    case = make(units=20, outputs=10, counts=(37, 33, 18, 17, 2))
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = gradients(case, Case.run)
+        torch.set_num_threads(4)
+        close(gradients(case, Case.run), alone, 1e-6)
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_training_gives_the_numbers_of_inference(way: str) -> None:
     case = make(units=50, outputs=35)
     trained = replace(case, weight_hh=case.weight_hh.clone().requires_grad_()).run()

@@ -21,11 +21,16 @@ from torch.nn import Parameter
 from pretune.errors import UserError, choose
 
 FOLDER = Path(__file__).parent / "kernels"
-SOURCES = [FOLDER / "recurrence.c", FOLDER / "product.h", FOLDER / "vectors.h"]  # the first is compiled
-# Without no-tree-pre GCC 12 keeps the sums of a tile in memory; NaN rules out -ffast-math.
-FLAGS = ["-std=gnu11", "-O3", "-fno-tree-pre", "-ffp-contract=fast", "-fPIC", "-shared"]
-# The first that the compiler knows is taken.
-MACHINE: tuple[list[str], ...] = (["-march=native"], ["-mcpu=native"], [])
+NAMES = ("recurrence.c", "product.h", "characters.h", "vectors.h")  # the first is compiled
+SOURCES = [FOLDER / name for name in NAMES]
+FLAGS = ["-std=gnu11", "-O3", "-ffp-contract=fast", "-fPIC", "-shared"]  # NaN rules out -ffast-math
+# The first that the compiler knows are taken. With tree-pre GCC 12 keeps the sums of a tile in memory.
+MACHINE: tuple[list[str], ...] = (
+    ["-march=native", "-fno-tree-pre"],
+    ["-march=native"],
+    ["-mcpu=native"],
+    [],
+)
 SWITCH = "PRETUNE_COMPILED"  # "0": never; "1": an error where they cannot be had
 
 _lock = Lock()
@@ -75,6 +80,8 @@ class Gradient(Structure):
         ("steps", c_int64),
         ("units", c_int64),
         ("outputs", c_int64),
+        ("first", c_int64),
+        ("last", c_int64),
         ("c", c_void_p),
         ("gates", c_void_p),
         ("cells", c_void_p),
@@ -88,6 +95,23 @@ class Gradient(Structure):
         ("dc", c_void_p),
         ("dz", c_void_p),
         ("dp", c_void_p),
+    )
+
+
+class Maxima(Structure):
+    """One convolution over characters, as characters.h declares it."""
+
+    _fields_ = (
+        ("table", c_void_p),
+        ("size", c_int64),
+        ("characters", c_int64),
+        ("filters", c_int64),
+        ("words", c_void_p),
+        ("live", c_void_p),
+        ("count", c_int64),
+        ("length", c_int64),
+        ("out", c_void_p),
+        ("stride", c_int64),
     )
 
 
@@ -140,6 +164,7 @@ def _declare(kernels: CDLL) -> CDLL:
     kernels.recur_back.argtypes, kernels.recur_back.restype = [POINTER(Gradient)], c_int
     kernels.linear.argtypes = [matrix, c_void_p, c_int64, c_void_p, c_void_p]
     kernels.linear.restype = c_int
+    kernels.maxima.argtypes, kernels.maxima.restype = [POINTER(Maxima)], None
     return kernels
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from ctypes import CDLL, pointer
 from dataclasses import dataclass
 from math import inf
@@ -10,9 +11,10 @@ from math import inf
 import torch
 from torch import Tensor
 
-from pretune.layers.compiled import Gradient, Matrix
+from pretune.layers.compiled import Gradient, Matrix, Maxima
 from pretune.layers.compiled import Sequence as Packed
 from pretune.layers.packing import Precision, as_halves, packed
+from pretune.layers.threads import each
 
 Clip = float | None
 KINDS: dict[Precision, int] = {"float32": 0, "float16": 1, "int8": 2}  # product.h's
@@ -91,35 +93,55 @@ def back(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The gradients of the gates' sums (M, 4H), of the projection's (M, D), and of the state before.
 
-    `c` is the state before; `kept` are gates, cells and y; `dh` and `dc` belong to the state after.
+    `c` is the state before; `kept` are gates, cells and y; `dh` and `dc` belong to the state after. Autograd
+    comes to one direction after the other, so the rows are shared among torch's threads.
     """
     c, dy, dh, dc = c.contiguous(), dy.contiguous(), _copy(dh), _copy(dc)
     gates, cells, y = kept
     steps, dz, dp = torch.tensor(counts, dtype=torch.int64), torch.empty_like(gates), torch.empty_like(y)
     recurrent = panels(kernels, weight_hh, turned=True)
     projection = None if weight_proj is None else panels(kernels, weight_proj, turned=True)
-    call = Gradient(
-        counts=steps.data_ptr(),
-        steps=len(steps),
-        units=c.shape[1],
-        outputs=dy.shape[1],
-        c=c.data_ptr(),
-        gates=gates.data_ptr(),
-        cells=cells.data_ptr(),
-        y=y.data_ptr(),
-        recurrent=pointer(recurrent.matrix),
-        projection=None if projection is None else pointer(projection.matrix),
-        cell_clip=_bound(clips[0]),
-        projection_clip=_bound(clips[1]),
-        dy=dy.data_ptr(),
-        dh=dh.data_ptr(),
-        dc=dc.data_ptr(),
-        dz=dz.data_ptr(),
-        dp=dp.data_ptr(),
-    )
-    if kernels.recur_back(call):
+    bounds = _shares(counts)
+
+    def share(number: int) -> int:
+        call = Gradient(
+            counts=steps.data_ptr(),
+            steps=len(steps),
+            units=c.shape[1],
+            outputs=dy.shape[1],
+            first=bounds[number],
+            last=bounds[number + 1],
+            c=c.data_ptr(),
+            gates=gates.data_ptr(),
+            cells=cells.data_ptr(),
+            y=y.data_ptr(),
+            recurrent=pointer(recurrent.matrix),
+            projection=None if projection is None else pointer(projection.matrix),
+            cell_clip=_bound(clips[0]),
+            projection_clip=_bound(clips[1]),
+            dy=dy.data_ptr(),
+            dh=dh.data_ptr(),
+            dc=dc.data_ptr(),
+            dz=dz.data_ptr(),
+            dp=dp.data_ptr(),
+        )
+        return int(kernels.recur_back(call))
+
+    if any(each(share, len(bounds) - 1)):
         raise MemoryError("no memory for the buffers of the recurrence's gradient")
     return dz, dp, dh, dc
+
+
+def _shares(counts: Sequence[int]) -> list[int]:
+    """Bounds that part the rows among torch's threads, of about as many tokens each and 8 rows at least."""
+    rows = counts[0] if counts else 0
+    parts = max(1, min(torch.get_num_threads(), rows // 8))
+    done, bounds = 0, [0]
+    for row in range(rows):
+        done += sum(count > row for count in counts)
+        if done * parts >= sum(counts) * len(bounds):
+            bounds.append(row + 1)
+    return bounds
 
 
 def linear(
@@ -202,3 +224,32 @@ def _check(
     )
     if not agree:
         raise ValueError("products, index, counts, state and weights of the recurrence do not agree in size")
+
+
+def maxima(kernels: CDLL, tables: Sequence[Tensor], words: Tensor, live: Tensor) -> Tensor:
+    """The largest sum of table rows over each word's windows, convolution by convolution: (W, sum of n).
+
+    tables (size, characters, n) each; words (W, C), of which `live` (W,) characters are no padding.
+    """
+    if int(words.max()) >= tables[0].shape[1] or int(words.min()) < 0:
+        raise IndexError(f"a character is {int(words.max())}; there are {tables[0].shape[1]}")
+    words, live = words.to(torch.int64).contiguous(), live.to(torch.int64).contiguous()
+    out = tables[0].new_empty(len(words), sum(table.shape[2] for table in tables))
+    column = 0
+    for table in tables:
+        size, characters, filters = table.shape
+        call = Maxima(
+            table=table.data_ptr(),
+            size=size,
+            characters=characters,
+            filters=filters,
+            words=words.data_ptr(),
+            live=live.data_ptr(),
+            count=len(words),
+            length=words.shape[1],
+            out=out.data_ptr() + 4 * column,
+            stride=out.shape[1],
+        )
+        kernels.maxima(call)
+        column += filters
+    return out

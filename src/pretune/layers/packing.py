@@ -21,7 +21,7 @@ _kept: Any = WeakTensorKeyDictionary()  # weight -> how it is laid out -> (stamp
 
 def packed(weight: Tensor, how: str, make: Callable[[Tensor], T]) -> T:
     """`make(weight)` of a float32 weight, or what it made last, named `how`, of the same values."""
-    stamp = _stamp(weight)
+    stamp = stamped(weight)
     with _lock:
         found = _kept.get(weight, {}).get(how)
     if found is None or found[0] != stamp:
@@ -33,7 +33,7 @@ def packed(weight: Tensor, how: str, make: Callable[[Tensor], T]) -> T:
     return result
 
 
-def _stamp(weight: Tensor) -> tuple[int, int]:
+def stamped(weight: Tensor) -> tuple[int, int]:
     """What changes with the weight: its version, and its sum as whole numbers.
 
     Fused optimisers and `weight.data` write without a new version, so the values are read: as long as one

@@ -3,6 +3,7 @@
 // One call is one thread; it writes only into what it is given.
 
 #include "product.h"
+#include "characters.h"
 
 // The recurrence -------------------------------------------------------------------------------------------------
 
@@ -147,6 +148,7 @@ int recur(const Sequence *s)
 typedef struct {
     const int64_t *counts;
     int64_t steps, units, outputs;
+    int64_t first, last;                     // the rows of this call: no row feels another
     const float *c;                          // (N, H) before the first step
     const float *gates, *cells, *y;          // what `recur` kept, and gave
     const Matrix *recurrent, *projection;    // both transposed: (D, 4H); (H, D), or null
@@ -198,7 +200,8 @@ static void cells_back(const Gradient *g, long at, long rows, const float *befor
                     vec dm = g->projection ? load(z + r * PANEL + unit - p * PANEL)
                                            : load_some(g->dp + (at + r) * depth + unit, g->units - unit);
                     vec d[4];
-                    step_back(g, dm, at + r, before + r * g->units + unit, g->dc + r * g->units + unit, unit, d);
+                    float *dc = g->dc + (g->first + r) * g->units + unit;
+                    step_back(g, dm, at + r, before + r * g->units + unit, dc, unit, d);
                     for (long gate = 0; gate < 4; gate++)
                         into_tile(packed, d[gate], 4 * g->units, start, height, r, gate * g->units + unit,
                                   g->units - unit);
@@ -207,30 +210,35 @@ static void cells_back(const Gradient *g, long at, long rows, const float *befor
     }
 }
 
-// All steps, the last first. 0, or 1 where memory is wanting.
+// All steps of the rows first .. last, the last step first. 0, or 1 where memory is wanting.
 int recur_back(const Gradient *g)
 {
-    long most = g->steps ? g->counts[0] : 0, wide = panels_of(g->outputs) * PANEL, at = 0;
+    long most = g->last - g->first, wide = panels_of(g->outputs) * PANEL, at = 0;
     Rows x, packed;
     float *z = reserve(sizeof(float) * most * PANEL), *out = reserve(sizeof(float) * most * wide);
     int failed = reserve_rows(&x, most, g->outputs) + reserve_rows(&packed, most, 4 * g->units) || !z || !out;
     for (long t = 0; t < g->steps; t++)
         at += g->counts[t];
     for (long t = g->steps - 1; t >= 0 && !failed; t--) {
-        long rows = g->counts[t];
-        at -= rows;
+        long rows = least_long(g->last, g->counts[t]) - g->first, start = at - g->counts[t] + g->first;
+        long earlier = t ? at - g->counts[t] - g->counts[t - 1] + g->first : 0; // the same rows a step before
+        at -= g->counts[t];
+        if (rows <= 0)
+            continue;
+        float *dh = g->dh + g->first * g->outputs;
         for (long r = 0; r < rows; r++)
             for (long k = 0; k < g->outputs; k += LANES) {
-                long here = (at + r) * g->outputs + k, wanted = g->outputs - k;
-                vec sum = load_some(g->dy + here, wanted) + load_some(g->dh + r * g->outputs + k, wanted);
+                long here = (start + r) * g->outputs + k, wanted = g->outputs - k;
+                vec sum = load_some(g->dy + here, wanted) + load_some(dh + r * g->outputs + k, wanted);
                 store_some(g->dp + here, sum * inside(load_some(g->y + here, wanted), g->projection_clip), wanted);
             }
         if (g->projection)
-            pack_rows(&x, g->projection, g->dp + at * g->outputs, g->outputs, rows);
-        cells_back(g, at, rows, t ? g->cells + (at - g->counts[t - 1]) * g->units : g->c, &x, z, packed.tiles);
+            pack_rows(&x, g->projection, g->dp + start * g->outputs, g->outputs, rows);
+        const float *before = t ? g->cells + earlier * g->units : g->c + g->first * g->units;
+        cells_back(g, start, rows, before, &x, z, packed.tiles);
         multiply(g->recurrent, &packed, rows, out);
         for (long r = 0; r < rows; r++)
-            memcpy(g->dh + r * g->outputs, out + r * wide, sizeof(float) * g->outputs);
+            memcpy(dh + r * g->outputs, out + r * wide, sizeof(float) * g->outputs);
     }
     free(z), free(out);
     release_rows(&x), release_rows(&packed);

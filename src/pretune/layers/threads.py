@@ -1,0 +1,47 @@
+"""Work that needs no gradient, shared among threads that never wait for one another."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+FEWEST = 32  # rows that are worth a thread
+
+
+def each(work: Callable[[int], T], count: int) -> list[T]:
+    """`work(0)`, `work(1)`, ...: side by side, one thread each, where torch may have several threads."""
+    if torch.get_num_threads() < 2 or count < 2:
+        return [work(number) for number in range(count)]
+
+    def quiet(number: int) -> T:
+        with torch.no_grad():  # a thread does not know its caller's mode
+            return work(number)
+
+    return list(_pool(torch.get_num_threads(), os.getpid()).map(quiet, range(count)))
+
+
+def by_rows(work: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """`work(x)` of rows that do not depend on one another, a share of them in each thread."""
+    parts = max(1, min(torch.get_num_threads(), len(x) // FEWEST))
+    if parts == 1 or x.device.type != "cpu":
+        return work(x)
+    shares = x.tensor_split(parts)
+    return torch.cat(each(lambda number: work(shares[number]), parts))
+
+
+def alone(tensors: Iterable[Tensor]) -> bool:
+    """Whether this is work for threads of ours: on a processor, and without a gradient."""
+    return not torch.is_grad_enabled() and all(x.device.type == "cpu" for x in tensors)
+
+
+@cache
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """A pool of this process: a fork has none of its parent's threads."""
+    return ThreadPoolExecutor(threads, "pretune", initializer=lambda: torch.set_num_threads(1))
