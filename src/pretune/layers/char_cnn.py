@@ -9,6 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pretune.layers import fused
+from pretune.layers.compiled import kernels_for
+from pretune.layers.linear import linear
+from pretune.layers.packing import stamped
+from pretune.layers.threads import alone, by_rows
+
 Activation = Literal["relu", "tanh"]
 
 PADDING = 261  # the character after a word's end, as the model sees it
@@ -40,54 +46,60 @@ class CharCNN(nn.Module):
         total = sum(n for _, n in filters)
         self.highways = nn.ModuleList(Highway(total) for _ in range(highways))
         self.projection = nn.Linear(total, width) if total != width else None
+        self._made: tuple[tuple[int, ...], list[Tensor]] | None = None
         self._initialise()
 
     def forward(self, words: Tensor) -> Tensor:  # (W, C) -> (W, D)
+        if alone([words]):
+            return by_rows(lambda some: self.refine(self.convolved(some)), words)
         return self.refine(self.convolved(words))
 
     def convolved(self, words: Tensor) -> Tensor:
         """The largest value of each filter over a word's windows, activated: (W, C) -> (W, sum of n)."""
         live = (words != PADDING).sum(1)  # (W,) characters of each word, its two marks included
-        found, places = [], []
-        for at, longest in _grouped(live):
-            found.append(self._group(words[at], longest))
-            places.append(at)
-        if len(found) == 1:
-            return found[0]
-        return torch.cat(found).index_select(0, torch.cat(places).argsort())
+        kernels = None if torch.is_grad_enabled() else kernels_for(self.embedding.weight)
+        if kernels is not None:
+            y = fused.maxima(kernels, self._tables(), words, live)
+        else:
+            found, places = [], []
+            for at, longest in _grouped(live):
+                found.append(self._group(words[at], longest))
+                places.append(at)
+            y = torch.cat(found).index_select(0, torch.cat(places).argsort())
+        y = y + torch.cat([convolution.bias for convolution in self._convolutions()])  # type: ignore[misc]
+        return y.relu_() if self.activation == "relu" else y.tanh_()
 
     def refine(self, x: Tensor) -> Tensor:  # (W, sum of n) -> (W, D)
         for highway in self.highways:
             x = highway(x)
-        return x if self.projection is None else self.projection(x)
+        if self.projection is None:
+            return x
+        return linear(x, self.projection.weight, self.projection.bias)
 
     def _group(self, words: Tensor, longest: int) -> Tensor:
-        """Words of at most `longest` live characters: (W, C) -> (W, sum of n)."""
+        """The maxima of words of at most `longest` live characters: (W, C) -> (W, sum of n)."""
         maxima = []
-        training = torch.is_grad_enabled() and self.embedding.weight.requires_grad
         for convolution in self._convolutions():
             size = convolution.kernel_size[0]
             windows = min(longest, self.max_characters - size) + 1  # P
             seen = words[:, : windows + size - 1].unfold(1, size, 1)  # (W, P, size)
-            if training:
-                inputs = self.embedding(seen).flatten(2)  # (W, P, size · E)
-                kernel = convolution.weight.transpose(1, 2).flatten(1)  # (n, size · E)
-                y = F.linear(inputs, kernel).amax(1)  # (W, n)
-            else:
-                y = self._looked_up(convolution, seen).amax(1)  # (W, n)
-            assert convolution.bias is not None
-            maxima.append(y + convolution.bias)
-        y = torch.cat(maxima, dim=-1)
-        return y.relu() if self.activation == "relu" else y.tanh()
+            inputs = self.embedding(seen).flatten(2)  # (W, P, size · E)
+            kernel = convolution.weight.transpose(1, 2).flatten(1)  # (n, size · E)
+            maxima.append(F.linear(inputs, kernel).amax(1))  # (W, n)
+        return torch.cat(maxima, dim=-1)
 
-    def _looked_up(self, convolution: nn.Conv1d, seen: Tensor) -> Tensor:
-        """A convolution as table lookups: each place of a window has a row of sums for each character."""
-        size, characters = seen.shape[2], len(self.embedding.weight)
-        kernel = convolution.weight.permute(2, 1, 0)  # (size, E, n)
-        table = (self.embedding.weight @ kernel).flatten(0, 1)  # (size · characters, n)
-        places = torch.arange(0, size * characters, characters, device=seen.device)
-        rows = (seen + places).flatten(0, 1)  # (W · P, size)
-        return F.embedding_bag(rows, table, mode="sum").view(*seen.shape[:2], -1)  # (W, P, n)
+    def _tables(self) -> list[Tensor]:
+        """Convolutions as table lookups: what each character adds at each place of a window.
+
+        (size, characters, n) each, made anew when the weights have changed.
+        """
+        weights = [self.embedding.weight, *(convolution.weight for convolution in self._convolutions())]
+        stamp = tuple(part for weight in weights for part in stamped(weight))
+        if self._made is None or self._made[0] != stamp:
+            with torch.no_grad():
+                made = [weights[0] @ weight.permute(2, 1, 0) for weight in weights[1:]]
+            self._made = stamp, [table.contiguous() for table in made]
+        return self._made[1]
 
     def _convolutions(self) -> list[nn.Conv1d]:
         return [module for module in self.convolutions if isinstance(module, nn.Conv1d)]
@@ -119,13 +131,13 @@ class Highway(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.transform, self.carry = nn.Linear(width, width), nn.Linear(width, width)
-        for linear, bias in ((self.transform, 0.0), (self.carry, -2.0)):
-            nn.init.normal_(linear.weight, 0, width**-0.5)
-            nn.init.constant_(linear.bias, bias)
+        for part, bias in ((self.transform, 0.0), (self.carry, -2.0)):
+            nn.init.normal_(part.weight, 0, width**-0.5)
+            nn.init.constant_(part.bias, bias)
 
     def forward(self, x: Tensor) -> Tensor:  # (W, N) -> (W, N)
-        gate = self.carry(x).sigmoid()
-        return torch.lerp(x, self.transform(x).relu(), gate)
+        gate = linear(x, self.carry.weight, self.carry.bias).sigmoid()
+        return torch.lerp(x, linear(x, self.transform.weight, self.transform.bias).relu(), gate)
 
 
 def _grouped(live: Tensor) -> Iterator[tuple[Tensor, int]]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import cache
-from typing import Literal, TypeVar, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +18,12 @@ from pretune.layers.linear import linear
 from pretune.layers.packing import Precision
 from pretune.layers.pooling import max_pool, mean_pool
 from pretune.layers.recurrence import Clips, recur
+from pretune.layers.threads import alone, each
 from pretune.methods.elmo.tokens import BEGIN_SENTENCE, END_SENTENCE, Inputs, mark
 from pretune.methods.elmo.word_cache import WordCache
 from pretune.tensors.batch import Batch
 from pretune.tensors.packing import Packing
 
-T = TypeVar("T")
 Directions = Literal["both", "forward"]
 State = tuple[Tensor, Tensor]  # h (N, D), c (N, H)
 Carry = tuple[tuple[State, ...], ...]  # of each layer, of each direction: forward, backward
@@ -310,9 +308,8 @@ class ELMo(Encoder):
         def read(way: int) -> tuple[list[Tensor], list[State]]:
             return self._stack(way, table, packed[way], packings[way], [state[way] for state in states])
 
-        if self.ways == 2 and side_by_side(table):
-            with torch.no_grad():
-                return list(_threads().map(_without_gradient(read), range(2)))
+        if alone([table]):
+            return each(read, self.ways)
         return [read(way) for way in range(self.ways)]
 
     def _stack(
@@ -368,23 +365,3 @@ def _between(batch: Batch, start: int, end: int) -> Tensor:
 def _rows(x: Tensor, rows: int) -> Tensor:
     """The first rows of a state, zeros where it has fewer."""
     return x[:rows] if len(x) >= rows else F.pad(x, (0, 0, 0, rows - len(x)))
-
-
-def side_by_side(x: Tensor) -> bool:
-    """Whether two directions are best read by two threads, one each, that never wait for one another."""
-    return x.device.type == "cpu" and torch.get_num_threads() > 1 and not torch.is_grad_enabled()
-
-
-@cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(2, "elmo", initializer=lambda: torch.set_num_threads(1))
-
-
-def _without_gradient(read: Callable[[int], T]) -> Callable[[int], T]:
-    """The same in a thread, which does not know its caller's mode."""
-
-    def quiet(way: int) -> T:
-        with torch.no_grad():
-            return read(way)
-
-    return quiet
