@@ -59,6 +59,8 @@ class Sequence(Structure):
         ("steps", c_int64),
         ("units", c_int64),
         ("outputs", c_int64),
+        ("first", c_int64),
+        ("last", c_int64),
         ("h", c_void_p),
         ("c", c_void_p),
         ("recurrent", POINTER(Matrix)),

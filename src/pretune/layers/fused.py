@@ -1,9 +1,8 @@
-"""The recurrence by the compiled kernels: a whole packed sequence a call, one thread a call."""
+"""The recurrence by the compiled kernels: a whole packed sequence a call, its rows shared among threads."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from ctypes import CDLL, pointer
 from dataclasses import dataclass
 from math import inf
@@ -56,25 +55,32 @@ def recur(
     recurrent = panels(kernels, weight_hh, precision, gates=True)
     projection = None if weight_proj is None else panels(kernels, weight_proj, precision)
     gates, cells, hidden = kept or (None, None, None)
-    call = Packed(
-        products=products.data_ptr(),
-        index=_address(index),
-        counts=steps.data_ptr(),
-        steps=len(steps),
-        units=units,
-        outputs=h.shape[1],
-        h=h.data_ptr(),
-        c=c.data_ptr(),
-        recurrent=pointer(recurrent.matrix),
-        projection=None if projection is None else pointer(projection.matrix),
-        cell_clip=_bound(clips[0]),
-        projection_clip=_bound(clips[1]),
-        y=y.data_ptr(),
-        gates=_address(gates),
-        cells=_address(cells),
-        hidden=_address(hidden),
-    )
-    if kernels.recur(call):
+    bounds = _shares(counts)
+
+    def share(number: int) -> int:
+        call = Packed(
+            products=products.data_ptr(),
+            index=_address(index),
+            counts=steps.data_ptr(),
+            steps=len(steps),
+            units=units,
+            outputs=h.shape[1],
+            first=bounds[number],
+            last=bounds[number + 1],
+            h=h.data_ptr(),
+            c=c.data_ptr(),
+            recurrent=pointer(recurrent.matrix),
+            projection=None if projection is None else pointer(projection.matrix),
+            cell_clip=_bound(clips[0]),
+            projection_clip=_bound(clips[1]),
+            y=y.data_ptr(),
+            gates=_address(gates),
+            cells=_address(cells),
+            hidden=_address(hidden),
+        )
+        return int(kernels.recur(call))
+
+    if any(each(share, len(bounds) - 1)):
         raise MemoryError("no memory for the buffers of the recurrence")
     return y, h, c, *kept
 
@@ -93,8 +99,7 @@ def back(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The gradients of the gates' sums (M, 4H), of the projection's (M, D), and of the state before.
 
-    `c` is the state before; `kept` are gates, cells and y; `dh` and `dc` belong to the state after. Autograd
-    comes to one direction after the other, so the rows are shared among torch's threads.
+    `c` is the state before; `kept` are gates, cells and y; `dh` and `dc` belong to the state after.
     """
     c, dy, dh, dc = c.contiguous(), dy.contiguous(), _copy(dh), _copy(dc)
     gates, cells, y = kept
@@ -136,6 +141,8 @@ def _shares(counts: Sequence[int]) -> list[int]:
     """Bounds that part the rows among torch's threads, of about as many tokens each and 8 rows at least."""
     rows = counts[0] if counts else 0
     parts = max(1, min(torch.get_num_threads(), rows // 8))
+    if parts == 1:
+        return [0, rows]
     done, bounds = 0, [0]
     for row in range(rows):
         done += sum(count > row for count in counts)

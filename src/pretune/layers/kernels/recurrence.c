@@ -12,6 +12,7 @@ typedef struct {
     const int64_t *index;   // (M,) or null
     const int64_t *counts;  // (steps,)
     int64_t steps, units, outputs; // H, D
+    int64_t first, last;    // the rows of this call: no row feels another
     float *h, *c;           // (N, D), (N, H): the state before, and after the call the state after
     const Matrix *recurrent;  // (4H, D)
     const Matrix *projection; // (D, H), or null
@@ -75,7 +76,7 @@ static void cells(const Sequence *s, long at, long rows, const float *const *giv
         for (long r = 0; r < rows; r++) {
             for (long gate = 0; gate < 4; gate++)
                 __builtin_prefetch(given[r] + gate * s->units + unit);
-            __builtin_prefetch(s->c + r * s->units + unit, 1);
+            __builtin_prefetch(s->c + (s->first + r) * s->units + unit, 1);
         }
         for (long half = 0; half < 2; half++)
             for (long t = 0; t < tiles; t++) {
@@ -86,7 +87,7 @@ static void cells(const Sequence *s, long at, long rows, const float *const *giv
         for (long t = 0; t < tiles; t++) {
             long start = tile_start(t, rows), height = tile_start(t + 1, rows) - start;
             for (long r = start; r < start + height; r++) {
-                float *zr = z + r * 2 * PANEL, *c = s->c + r * s->units + unit;
+                float *zr = z + r * 2 * PANEL, *c = s->c + (s->first + r) * s->units + unit;
                 long here = (at + r) * s->units + unit; // in (M, H)
                 vec out;
                 if (s->gates) {
@@ -105,25 +106,26 @@ static void cells(const Sequence *s, long at, long rows, const float *const *giv
     }
 }
 
-// All steps. 0, or 1 where memory is wanting.
+// All steps of the rows first .. last. 0, or 1 where memory is wanting.
 int recur(const Sequence *s)
 {
-    long most = s->steps ? s->counts[0] : 0, wide = panels_of(s->outputs) * PANEL;
+    long most = s->last - s->first, wide = panels_of(s->outputs) * PANEL, at = 0;
     int tiled = s->projection && s->projection->kind != BYTES; // bytes need the whole row for its scale
+    float *h = s->h + s->first * s->outputs;
     Rows x, packed;
     float *z = reserve(sizeof(float) * most * 2 * PANEL), *hidden = reserve(sizeof(float) * most * s->units);
     float *out = reserve(sizeof(float) * most * wide);
     const float **given = reserve(sizeof(float *) * most);
     int failed = reserve_rows(&x, most, s->outputs) + reserve_rows(&packed, most, s->units);
     failed = failed || !z || !hidden || !out || !given;
-    long at = 0;
-    for (long t = 0; t < s->steps && !failed; t++) {
-        long rows = s->counts[t];
+    for (long t = 0; t < s->steps && !failed; at += s->counts[t++]) {
+        long rows = least_long(s->last, s->counts[t]) - s->first, start = at + s->first;
+        if (rows <= 0)
+            break;
         for (long r = 0; r < rows; r++)
-            given[r] = s->products + (s->index ? s->index[at + r] : at + r) * 4 * s->units;
-        const float *before = t ? s->y + (at - s->counts[t - 1]) * s->outputs : s->h;
-        pack_rows(&x, s->recurrent, before, s->outputs, rows);
-        cells(s, at, rows, given, &x, z, tiled ? packed.tiles : hidden, tiled);
+            given[r] = s->products + (s->index ? s->index[start + r] : start + r) * 4 * s->units;
+        pack_rows(&x, s->recurrent, h, s->outputs, rows);
+        cells(s, start, rows, given, &x, z, tiled ? packed.tiles : hidden, tiled);
         if (s->projection && !tiled)
             pack_rows(&packed, s->projection, hidden, s->units, rows);
         if (s->projection)
@@ -133,10 +135,9 @@ int recur(const Sequence *s)
         for (long r = 0; r < rows; r++)
             for (long k = 0; k < s->outputs; k += LANES) {
                 vec clipped = clip(load_some(from + r * apart + k, s->outputs - k), s->projection_clip);
-                store_some(s->y + (at + r) * s->outputs + k, clipped, s->outputs - k);
-                store_some(s->h + r * s->outputs + k, clipped, s->outputs - k);
+                store_some(s->y + (start + r) * s->outputs + k, clipped, s->outputs - k);
+                store_some(h + r * s->outputs + k, clipped, s->outputs - k);
             }
-        at += rows;
     }
     free(z), free(hidden), free(out), free(given);
     release_rows(&x), release_rows(&packed);
@@ -148,7 +149,7 @@ int recur(const Sequence *s)
 typedef struct {
     const int64_t *counts;
     int64_t steps, units, outputs;
-    int64_t first, last;                     // the rows of this call: no row feels another
+    int64_t first, last;                     // the rows of this call
     const float *c;                          // (N, H) before the first step
     const float *gates, *cells, *y;          // what `recur` kept, and gave
     const Matrix *recurrent, *projection;    // both transposed: (D, 4H); (H, D), or null
