@@ -273,3 +273,15 @@ def test_examples_run(elmo: Path, source: Path, arguments: tuple[str, ...]) -> N
     assert said.returncode == 0, said.stderr
     assert said.stdout.strip()
     assert arguments[0] != "tf_hub_elmo.py" or "100% of 6 texts right" in said.stdout
+
+
+def test_the_effect_of_the_state_is_measured(elmo: Path, tmp_path: Path) -> None:
+    (tmp_path / "many.txt").write_text("\n".join(tiny.texts(110, 4, 6)) + "\n")
+    said = subprocess.run(
+        [sys.executable, str(EXAMPLES / "state.py"), str(elmo), "many.txt"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert said.returncode == 0, said.stderr
+    rows = {line[:46].strip(): [float(x) for x in line[46:].split()] for line in said.stdout.splitlines()[1:]}
+    assert rows["zero, the order turned round"] == [0.0] * 6
+    assert max(rows["zero against carry"]) > 0

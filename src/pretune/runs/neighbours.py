@@ -59,7 +59,7 @@ def neighbours(
         alike = _unit(found.vectors[layer]) @ query  # (T,)
         for t in _candidates(alike, found.words, word if same_word else None, top):
             order -= 1  # of equals the one that came first
-            said = text if isinstance(text, str) else " ".join(text)
+            said = text.strip() if isinstance(text, str) else " ".join(text)
             entry = (float(alike[t]), order, Neighbour(float(alike[t]), found.words[t], said, int(t)))
             if len(best) < top:
                 heapq.heappush(best, entry)
