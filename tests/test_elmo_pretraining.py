@@ -79,6 +79,32 @@ def test_each_way_has_an_order_of_its_own_that_follows_from_seed_and_epoch(tmp_p
     assert said(streams, 0) != said(replace(streams, seed=1), 0)
 
 
+def test_streams_restart_where_the_seed_says(tmp_path: Path) -> None:
+    streams, _ = source(["the . th ."] * 80, tmp_path, streams=4, restarts=0.5)
+    said = [streams.batch(0, step).given["restart"] for step in range(streams.steps(0))]
+    assert all(torch.equal(x, replace(streams).batch(0, k).given["restart"]) for k, x in enumerate(said))
+    assert 0.3 < torch.stack(said).float().mean() < 0.7
+    halves = [replace(streams, streams=2, world=2, rank=rank) for rank in range(2)]
+    parts = [half.batch(0, 3).given["restart"].view(2, 2) for half in halves]
+    assert torch.equal(torch.cat(parts, 1).flatten(), said[3])
+    assert "restart" not in replace(streams, restarts=0.0).batch(0, 0).given
+
+
+def test_a_restarted_row_forgets_and_its_neighbours_do_not(tmp_path: Path) -> None:
+    streams, codec = source(["the . th ."] * 8, tmp_path)
+    assert codec.vocab is not None
+    encoder = ELMo(ELMoConfig(4, 2, filters=((1, 2),), char_dim=2, max_characters=5, softmax=True), 6).eval()
+    encoder.purpose("language_model")
+    batch = streams.batch(0, 0)
+    carry = encoder(streams.batch(0, 1)).carry
+    alone, carried = encoder(batch).layers[-1], encoder(batch, carry).layers[-1]
+    batch.given["restart"] = torch.tensor([True, False, False, True])
+    some = encoder(batch, carry).layers[-1]
+    torch.testing.assert_close(some[[0, 3]], alone[[0, 3]])
+    torch.testing.assert_close(some[[1, 2]], carried[[1, 2]])
+    assert not torch.allclose(alone[1], carried[1])
+
+
 def test_processes_read_different_streams_of_one_plan(tmp_path: Path) -> None:
     lines = [f"the {'. ' * (n % 4)}" for n in range(40)]
     alone, _ = source(lines, tmp_path, streams=4)

@@ -54,6 +54,7 @@ class TwoWaySource:
     window: int = 20
     seed: int = 0
     shuffle: bool = True
+    restarts: float = 0.0  # share of the windows that begin without what came before
     rank: int = 0
     world: int = 1
     carries: bool = True
@@ -90,9 +91,16 @@ class TwoWaySource:
             torch.ones_like(ids, dtype=torch.bool),
             segments,
             torch.arange(len(ids)),
+            given={"restart": self._restarting(epoch, step)} if self.restarts else {},
             gold={"next": targets},
             words=characters,
         )
+
+    def _restarting(self, epoch: int, step: int) -> Tensor:
+        """Which of this process's streams begin at zero: (ways · S,)."""
+        chance = generator(self.seed, "restarts", epoch, step)
+        drawn = torch.rand(len(self.ways), self.world, self.streams, generator=chance)
+        return (drawn[:, self.rank] < self.restarts).flatten()
 
     def _window(self, plan: Plan, way: Way, step: int) -> tuple[Ids, Ids]:
         """Inputs and targets of this process's streams, (S, U) each."""

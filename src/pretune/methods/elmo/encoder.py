@@ -259,7 +259,10 @@ class ELMo(Encoder):
         of_way = [(batch.segments[:, 0] == way).nonzero()[:, 0] for way in range(self.ways)]
         packings = [Packing.of(batch.lengths[rows], ids.shape[1]) for rows in of_way]
         packed = [packing.pack(ids[rows]) for packing, rows in zip(packings, of_way, strict=True)]
-        read = self._each_way(table, packed, packings, self._states(carry, max(map(len, of_way)), table))
+        states = self._states(carry, max(map(len, of_way)), table)
+        if "restart" in batch.given:
+            states = _restarted(states, [batch.given["restart"][rows] for rows in of_way])
+        read = self._each_way(table, packed, packings, states)
         places = torch.cat(of_way).argsort()
         layers = [F.embedding(ids, table) * batch.mask.unsqueeze(-1)]  # (N, T, D)
         for outputs in zip(*(outputs for outputs, _ in read), strict=True):
@@ -360,6 +363,14 @@ def _between(batch: Batch, start: int, end: int) -> Tensor:
     """Each row's ids between two marks: (N, T) -> (N, T+2)."""
     ids = F.pad(batch.ids, (1, 1), value=start)
     return ids.scatter(1, batch.lengths[:, None] + 1, end)
+
+
+def _restarted(states: Carry, where: list[Tensor]) -> Carry:
+    """Zeros for the rows of each direction where it says so, (N,) each."""
+    return tuple(
+        tuple((h * ~zero[:, None], c * ~zero[:, None]) for (h, c), zero in zip(layer, where, strict=True))
+        for layer in states
+    )
 
 
 def _rows(x: Tensor, rows: int) -> Tensor:

@@ -41,7 +41,7 @@ FEWEST_STREAMS = 8  # small texts get no fewer than this for the sake of more st
 class ElmoPretraining:
     """Section 3.4 of Peters et al. (2018), with the constants of the release's `bin/train_elmo.py`.
 
-    Departures: state begins at zero with each pass over the text rather than never, and the length of
+    Departures: state begins at zero with each pass and in a share of the windows, and the length of
     training is counted in passes and steps, not in a number of tokens that one has to know.
     """
 
@@ -59,6 +59,9 @@ class ElmoPretraining:
     """Streams are halved, down to 8, while a pass has fewer steps than this: for small texts."""
     window: int = 20
     """Words of each stream a step: the reach of the gradient (unroll_steps)."""
+    restarts: float = 0.1
+    """Share of the windows whose state begins at zero, drawn anew for each. The release has none: its state
+    is never reset, and such a model may be lost where a text begins at zero, as by default texts do here."""
     candidates: int | None = 8192
     """Words that a training step compares its targets with; None: all, exactly. Evaluation compares all."""
     dropout: float = 0.1
@@ -73,6 +76,8 @@ class ElmoPretraining:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"pretraining.{name} is {value}; give 1 or more")
+        if not 0 <= self.restarts <= 1:
+            raise UsageError(f"pretraining.restarts is {self.restarts}; it must be between 0 and 1")
 
     def run(
         self, encoder: Encoder, codec: Codec, corpus: Documents, held_out: Documents | None, fitting: Fitting
@@ -136,9 +141,8 @@ class ElmoPretraining:
         self, encoder: ELMo, codec: ElmoCodec, vocab: Vocab, corpus: Documents, cache: Path, seed: int
     ) -> TwoWaySource:
         """The streams of a corpus, shuffled."""
-        return self._streams(
-            encoder, codec, vocab, corpus, cache, seed=seed, rank=own_rank(), world=own_world()
-        )
+        settings = {"seed": seed, "restarts": self.restarts, "rank": own_rank(), "world": own_world()}
+        return self._streams(encoder, codec, vocab, corpus, cache, **settings)
 
     def _held_out(
         self, encoder: ELMo, codec: ElmoCodec, vocab: Vocab, held_out: Documents, cache: Path
