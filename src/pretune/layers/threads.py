@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -13,6 +14,8 @@ from torch import Tensor
 
 T = TypeVar("T")
 FEWEST = 32  # rows that are worth a thread
+LARGEST = 1 << 25  # numbers of scratch memory that a thread keeps: 128 MB
+_own = threading.local()
 
 
 def each(work: Callable[[int], T], count: int) -> list[T]:
@@ -39,6 +42,20 @@ def by_rows(work: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 def alone(tensors: Iterable[Tensor]) -> bool:
     """Whether this is work for threads of ours: on a processor, and without a gradient."""
     return not torch.is_grad_enabled() and all(x.device.type == "cpu" for x in tensors)
+
+
+def scratch(rows: int, columns: int) -> Tensor:
+    """Memory of this thread's own that its next call overwrites, float32: (rows, columns).
+
+    A fresh block of this size costs more to touch than a product costs to work out.
+    """
+    wanted = rows * columns
+    if wanted > LARGEST:
+        return torch.empty(rows, columns)
+    memory: Tensor | None = getattr(_own, "memory", None)
+    if memory is None or len(memory) < wanted:
+        memory = _own.memory = torch.empty(wanted)
+    return memory[:wanted].view(rows, columns)
 
 
 @cache

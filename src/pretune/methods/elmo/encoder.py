@@ -18,7 +18,7 @@ from pretune.layers.linear import linear
 from pretune.layers.packing import Precision
 from pretune.layers.pooling import max_pool, mean_pool
 from pretune.layers.recurrence import Clips, recur
-from pretune.layers.threads import alone, each
+from pretune.layers.threads import alone, each, scratch
 from pretune.methods.elmo.tokens import BEGIN_SENTENCE, END_SENTENCE, Inputs, mark
 from pretune.methods.elmo.word_cache import WordCache
 from pretune.tensors.batch import Batch
@@ -127,7 +127,8 @@ class LSTM(nn.Module):
         """x (U, I), of which `index` (M,) are the packed tokens -> y (M, D), the state: see `recur`."""
         bias = self.bias.clone()
         bias[len(bias) // 4 : len(bias) // 2] += 1.0  # the forget gate's
-        products = linear(x, self.weight_ih, bias, precision)  # (U, 4H)
+        out = scratch(len(x), len(bias)) if alone([x]) and x.dtype == torch.float32 else None
+        products = linear(x, self.weight_ih, bias, precision, out)  # (U, 4H)
         weights = self.weight_hh, self.weight_proj
         y, h, c = recur(products, index, counts, state, *weights, self.clips, precision)
         return y, (h, c)
