@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+import tiny
 from made_up import made_up
 from pretune.data.samples import Sample, sample
 from pretune.errors import UsageError, UserError
@@ -22,6 +23,7 @@ from pretune.runs.cells import Cell, Data, Finished, Setting, cell_id
 from pretune.runs.compare import Silent, again, compare
 from pretune.runs.comparison import Comparison, Contender, Row
 from pretune.runs.problem import guess_language, kind_of
+from pretune.runs.starts import save_start
 from pretune.runs.verdict import choose, hardest, holm, judge, recommend
 from pretune.runs.watch import watcher
 
@@ -459,3 +461,25 @@ def test_a_pretrained_folder_is_adapted_and_its_vocabulary_serves_from_scratch(t
     )
     assert {row.start for row in plain.rows} == {"books", "scratch"}
     assert plain.data["starts"] == {}
+
+
+@pytest.mark.slow
+def test_elmo_is_compared_by_every_recipe_and_its_layers_are_reported(tmp_path: Path) -> None:
+    start = tiny.start("elmo")
+    save_start(start, tmp_path / "bilm", {})
+    found = quick(
+        tmp_path / "out",
+        methods=(),
+        recipes=["features", "gradual", "full"],
+        from_=[tmp_path / "bilm"],
+        sizes=[24],
+        seeds=1,
+        unlabelled="none",
+        settings={"recipe": {"epochs": 1}},
+        only="elmo/*",
+    )
+    assert {(row.method, row.recipe, row.start) for row in found.rows} == {
+        ("elmo", recipe, start) for recipe in ("features", "gradual", "full") for start in ("bilm", "scratch")
+    }
+    assert [len(mix.weights) for mix in found.mixes if mix.start == "bilm"] == [3]
+    assert "Which layers matter?" in (tmp_path / "out" / "report.html").read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from torch import Tensor, nn
 
 import bilm
 from pretune.data.samples import Part
+from pretune.layers.char_cnn import CharCNN
 from pretune.layers.compiled import library
 from pretune.methods.elmo.encoder import Carry, ELMo, ELMoConfig
 from pretune.methods.elmo.release import Release
 from pretune.methods.elmo.tokens import SPECIALS, ElmoCodec, spelled
-from pretune.methods.elmo.word_cache import WordCache
+from pretune.methods.elmo.word_cache import ENTRY, WordCache
 from pretune.tensors.batch import Batch, collate
 
 Shared = Callable[[str], Path]
@@ -317,6 +319,7 @@ def test_the_cache_of_words_forgets_when_weights_change() -> None:
         lambda x: x.add_(1),
         lambda x: setattr(x, "data", x.data + 1),
         lambda x: x.copy_(x + 1),
+        lambda x: x.data.add_(1),
     ]
     for change in changes:
         with torch.no_grad():
@@ -328,7 +331,7 @@ def test_the_cache_of_words_forgets_when_weights_change() -> None:
 
 def test_the_cache_of_words_stays_bounded() -> None:
     codec, encoder = small()
-    encoder.cache = WordCache(memory=4 * 5 * 8)  # eight vectors
+    encoder.cache = WordCache(memory=(4 * 5 + ENTRY) * 8)  # eight vectors
     for start in range(0, 60, 3):
         words = " ".join(f"w{number}" for number in range(start, start + 5))
         found = layers(encoder, codec, [words])[0]
@@ -340,3 +343,48 @@ def test_the_cache_of_words_stays_bounded() -> None:
     torch.testing.assert_close(
         layers(encoder, codec, [many])[0], layers(small()[1], codec, [many])[0], atol=1e-6, rtol=0
     )
+
+
+def test_the_cache_of_words_works_in_and_after_inference_mode() -> None:
+    codec, encoder = small()
+    plain = layers(encoder, codec, ["good film", "a dull book"])
+    encoder.cache.clear()
+    with torch.inference_mode():
+        layers(encoder, codec, ["good film"])
+    for mine, theirs in zip(layers(encoder, codec, ["good film", "a dull book"]), plain, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_threads_may_share_an_encoder() -> None:
+    codec, encoder = small()
+    encoder.cache = WordCache(memory=(4 * 5 + ENTRY) * 6)  # too small for all, so that rows move
+    texts = [" ".join(f"w{(7 * k + n) % 40}" for n in range(5)) for k in range(60)]
+    alone = [layers(encoder, codec, [text]) for text in texts]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(lambda text: layers(encoder, codec, [text]), texts))
+    for mine, theirs in zip(together, alone, strict=True):
+        torch.testing.assert_close(mine[0], theirs[0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_fresh_network_read_by_several_threads_gives_the_same_as_by_one() -> None:
+    """Its weights are laid out by whichever thread comes first."""
+    words = torch.from_numpy(spelled([f"word{number}" for number in range(96)])).long()
+    before = torch.get_num_threads()
+    try:
+        for seed in range(4):
+            torch.manual_seed(seed)
+            network = CharCNN(((1, 64), (2, 64), (3, 128)), 32, highways=1)
+            torch.set_num_threads(4)
+            with torch.no_grad():
+                several = network(words)
+            torch.set_num_threads(1)
+            torch.testing.assert_close(several, network(words).detach(), rtol=1e-4, atol=1e-5)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_model_that_learns_a_task_keeps_no_words() -> None:
+    codec, encoder = small()
+    copy = encoder.for_task()
+    layers(copy, codec, ["good film"])
+    assert len(copy.cache) == 0 < copy.cache.misses + len(layers(encoder, codec, ["good film"]))

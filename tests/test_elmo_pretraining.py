@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from math import exp
 from pathlib import Path
@@ -21,6 +22,7 @@ from pretune.methods import METHODS
 from pretune.methods.elmo import ELMo, ElmoCodec, ElmoCodecConfig, ELMoConfig, ElmoPretraining, adopt
 from pretune.methods.elmo.pretraining import tokens_of
 from pretune.methods.elmo.tokens import spelled
+from pretune.runs.starts import adopted
 from pretune.tasks.both_ways import BothWays
 from pretune.tensors.batch import Batch, collate
 from pretune.tensors.two_ways import TwoWaySource
@@ -234,7 +236,13 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("variant", SMALL)
+@pytest.mark.parametrize(
+    "variant",
+    [
+        name if name == "characters, both ways" else pytest.param(name, marks=pytest.mark.slow)
+        for name in SMALL
+    ],
+)
 def test_tiny_models_learn_a_tiny_text(variant: str) -> None:
     """As the release's tests/test_training.py: perplexity below 20 after 50 epochs on five sentences."""
     shape = ELMoConfig(
@@ -265,7 +273,7 @@ def test_sampled_and_full_softmax_are_both_evaluated_in_full() -> None:
     samples = tiny.labelled(3)
     rows = task.rows(codec, samples)
     batch = collate(rows, 0, gold=task.gold(samples, rows), spell=codec.spell)
-    nats = float(model.eval()(batch).loss)
+    nats = float(model.eval()(batch).loss.detach())
     asked = collate(rows, 0, given=task.given(samples, rows), spell=codec.spell)
     answers = task.decode(model(asked).scores, samples, rows)
     assert -sum(a.scores["log_probability"] for a in answers) == pytest.approx(nats, rel=1e-5)
@@ -323,3 +331,48 @@ def test_adopting_keeps_the_layers_and_each_words_place_in_the_softmax() -> None
 def test_text_that_is_too_short_for_a_window_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="too few"):
         source(["the"], tmp_path)
+
+
+def test_adaptation_keeps_the_words_that_the_model_predicts(tmp_path: Path) -> None:
+    old = tiny.start("elmo")
+    new = adopted(old, Corpus.of(["unheard unheard unheard of"]), None, 0)
+    assert new.codec is old.codec
+    ours, theirs = new.encoder.state_dict(), old.encoder.state_dict()
+    assert all(torch.equal(x, ours[name]) for name, x in theirs.items())
+
+
+def test_a_model_without_a_softmax_learns_one_of_the_texts_words() -> None:
+    old = tiny.start("elmo", softmax=False)
+    assert isinstance(old.codec, ElmoCodec)
+    bare = replace(old, codec=ElmoCodec(old.codec.config))
+    texts = Corpus.of(["a film of the book", "the book of a film"] * 8)
+    new = adopted(bare, texts, None, 0)
+    assert isinstance(new.encoder, ELMo) and isinstance(new.codec, ElmoCodec)
+    assert new.encoder.config.softmax and new.codec.vocab is not None and "film" in new.codec.vocab
+    rest = {name: x for name, x in new.encoder.state_dict().items() if not name.startswith("softmax")}
+    assert all(torch.equal(x, old.encoder.state_dict()[name]) for name, x in rest.items())
+    learning = ElmoPretraining(epochs=4, streams=2, window=5, optimizer="adamw", lr=0.05)
+    fitting = Fitting(device="cpu", quiet=True)
+    before = learning.run(deepcopy(new.encoder), new.codec, texts, texts, replace(fitting, seed=1))
+    assert before["perplexity"] < new.codec.size
+
+
+@pytest.mark.parametrize("cut", ["characters", "jieba"])
+def test_chinese_is_read_in_bytes_and_learned(cut: str) -> None:
+    if cut == "jieba":
+        pytest.importorskip("jieba")
+    text = "我们在北京看了一部电影。这部电影很好看！北京的秋天很美。我们喜欢看电影。"
+    codec = ElmoCodec.learn(Corpus.of([text]), ElmoCodecConfig("zh", cut, min_count=1))
+    assert list(codec.sentences(text))[1] == "这部电影很好看！"
+    assert ("电影" in codec.words(text)) == (cut == "jieba")
+    assert codec.spell is not None
+    spelt = codec.spell(["电影"])[0].tolist()
+    assert bytes(c - 1 for c in spelt[1:7]).decode() == "电影" and spelt[7] == 260
+    torch.manual_seed(0)
+    shape = ELMoConfig(16, 8, filters=((1, 8), (3, 16)), char_dim=4, softmax=True)
+    encoder = ELMo(shape, codec.size)
+    learning = ElmoPretraining(epochs=30, streams=2, window=5, optimizer="adamw", lr=0.02, candidates=None)
+    scores = learning.run(
+        encoder, codec, Corpus.of([text] * 4), Corpus.of([text] * 2), Fitting(device="cpu", quiet=True)
+    )
+    assert scores["perplexity"] < codec.size / 2

@@ -165,8 +165,8 @@ def linear(
     if not agree or (bias is not None and bias.shape != weight.shape[:1]):
         raise ValueError("input, weight, bias and output of the linear layer do not agree in size")
     x, bias = x.contiguous(), None if bias is None else bias.contiguous()
-    matrix = panels(kernels, weight, precision).matrix
-    if kernels.linear(matrix, x.data_ptr(), len(x), _address(bias), y.data_ptr()):
+    held = panels(kernels, weight, precision)  # until the kernel is done: another thread may pack anew
+    if kernels.linear(held.matrix, x.data_ptr(), len(x), _address(bias), y.data_ptr()):
         raise MemoryError("no memory for the buffers of the linear layer")
     return y
 
@@ -220,7 +220,8 @@ def _check(
     (rows, outputs), units, total = h.shape, c.shape[1], sum(counts)
     projected = (units, units) if weight_proj is None else tuple(weight_proj.shape)
     agree = (
-        tuple(weight_hh.shape) == (4 * units, outputs)
+        (index is None or index.device == products.device)
+        and tuple(weight_hh.shape) == (4 * units, outputs)
         and projected == (outputs, units)
         and products.shape[1] == 4 * units
         and len(c) == rows
@@ -238,6 +239,8 @@ def maxima(kernels: CDLL, tables: Sequence[Tensor], words: Tensor, live: Tensor)
 
     tables (size, characters, n) each; words (W, C), of which `live` (W,) characters are no padding.
     """
+    if words.device != tables[0].device:
+        raise ValueError(f"words are on {words.device}, tables on {tables[0].device}")
     if int(words.max()) >= tables[0].shape[1] or int(words.min()) < 0:
         raise IndexError(f"a character is {int(words.max())}; there are {tables[0].shape[1]}")
     words, live = words.to(torch.int64).contiguous(), live.to(torch.int64).contiguous()

@@ -92,5 +92,12 @@ def _full(weight: Tensor) -> Multiply:
 @cache
 def _onednn() -> bool:
     """Whether this torch multiplies with weights that oneDNN has reordered."""
-    names = "_reorder_linear_weight", "_linear_pointwise"
-    return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)  # type: ignore[no-untyped-call]
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    weight, x = torch.ones(2, 2), torch.ones(1, 2)
+    try:  # torch promises nothing of these two
+        ordered = torch.ops.mkldnn._reorder_linear_weight(weight)
+        said = torch.ops.mkldnn._linear_pointwise(x, ordered, None, "none", [], "")
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+    return bool((said == 2).all())

@@ -51,14 +51,25 @@ def scratch(rows: int, columns: int) -> Tensor:
     """
     wanted = rows * columns
     if wanted > LARGEST:
-        return torch.empty(rows, columns)
+        return torch.empty(rows, columns, dtype=torch.float32, device="cpu")
     memory: Tensor | None = getattr(_own, "memory", None)
     if memory is None or len(memory) < wanted:
-        memory = _own.memory = torch.empty(wanted)
+        with torch.inference_mode(False):  # or it could not be written to outside of that mode
+            memory = _own.memory = torch.empty(wanted, dtype=torch.float32, device="cpu")
     return memory[:wanted].view(rows, columns)
 
 
 @cache
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """A pool of this process: a fork has none of its parent's threads."""
-    return ThreadPoolExecutor(threads, "pretune", initializer=lambda: torch.set_num_threads(1))
+    """A pool of this process, for a fork has none of its parent's threads; torch has one thread in each."""
+    together = threading.Barrier(threads)
+
+    def alone_from_now_on() -> None:
+        together.wait()
+        torch.set_num_threads(1)
+
+    pool = ThreadPoolExecutor(threads, "pretune")
+    for started in [pool.submit(alone_from_now_on) for _ in range(threads)]:
+        started.result()
+    torch.set_num_threads(threads)  # which threads born later begin with: the last number that anybody set
+    return pool

@@ -211,13 +211,18 @@ class ELMo(Encoder):
         return [bottom, *self.rnns, *([self.softmax] if self.softmax is not None else [])]
 
     def for_task(self) -> ELMo:
-        """Without the softmax, which may be larger than all the rest."""
-        if self.softmax is None:
-            return deepcopy(self)
+        """Without the softmax, which may be larger than all the rest, and without kept words.
+
+        What is kept depends, in its last digits, on what was read before: a resumed training would not end
+        with the same bits.
+        """
         softmax, self.softmax = self.softmax, None
-        copy = deepcopy(self)
-        self.softmax = softmax
+        try:
+            copy = deepcopy(self)
+        finally:
+            self.softmax = softmax
         copy.config = replace(self.config, softmax=False, tied=False)
+        copy.cache = WordCache(0)
         return copy
 
     def purpose(self, purpose: Purpose) -> None:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from threading import Lock
 
 import torch
 from torch import Tensor
 
-MEMORY: int = 256 << 20  # bytes of vectors that are kept at most
+from pretune.layers.packing import stamped
+
+MEMORY: int = 256 << 20  # bytes that are kept at most
+ENTRY = 300  # bytes that a word takes beside its vector, about
 
 
 class WordCache:
     """Characters -> vector, for words in the order in which they came; when full, the older half goes.
 
-    Exact: a vector is what the network gave for the same characters and the same weights. It empties itself
-    when the weights have changed.
+    A vector is what the network gave for the same characters and the same weights, to rounding, which may
+    depend on the words that were worked out together. It empties itself when the weights have changed.
+    With a memory of 0 nothing is kept.
     """
 
     def __init__(self, memory: int = MEMORY) -> None:
@@ -22,14 +27,16 @@ class WordCache:
         self.hits = self.misses = 0
         self._places: dict[bytes, int] = {}
         self._table = torch.empty(0, 0)
-        self._version: tuple[tuple[int, int], ...] = ()
+        self._stamp: tuple[int, ...] = ()
+        self._lock = Lock()
 
     def __deepcopy__(self, memo: dict[int, object]) -> WordCache:
         """A copied encoder begins with an empty one."""
         return WordCache(self.memory)
 
     def clear(self) -> None:
-        self._places.clear()
+        with self._lock:
+            self._places.clear()
 
     def __len__(self) -> int:
         return len(self._places)
@@ -38,10 +45,16 @@ class WordCache:
         self, words: Tensor, weights: Iterable[Tensor], compute: Callable[[Tensor], Tensor]
     ) -> Tensor:
         """words (W, C) -> (W, D); `compute` is asked of those that are new, (W', C) -> (W', D)."""
-        version = tuple((x.data_ptr(), x._version) for x in weights)
-        if version != self._version:
-            self.clear()
-            self._version = version
+        if not self.memory:
+            return compute(words)
+        with self._lock:
+            stamp = tuple(part for weight in weights for part in stamped(weight))
+            if stamp != self._stamp:
+                self._places.clear()
+                self._stamp = stamp
+            return self._found(words, compute)
+
+    def _found(self, words: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
         keys = _keys(words)
         places = [self._places.get(key, -1) for key in keys]
         new = [w for w, place in enumerate(places) if place < 0]
@@ -57,14 +70,15 @@ class WordCache:
             old = [w for w, place in enumerate(places) if place >= 0]
             found[old] = self._table[[places[w] for w in old]]
             found[new] = fresh
-        self._keep([keys[w] for w in new], fresh)
+        with torch.inference_mode(False):  # or the table could not be written to outside of that mode
+            self._keep([keys[w] for w in new], fresh.clone())
         return found
 
     def _keep(self, keys: list[bytes], vectors: Tensor) -> None:
         different = {key: w for w, key in enumerate(keys)}  # marks, and words alike up to where they are cut
         if len(different) < len(keys):
             keys, vectors = list(different), vectors[list(different.values())]
-        capacity = max(1, self.memory // (4 * vectors.shape[1]))
+        capacity = max(1, self.memory // (4 * vectors.shape[1] + ENTRY))
         keys, vectors = keys[:capacity], vectors[:capacity]
         if len(self._places) + len(keys) > capacity:
             kept = list(self._places.items())[len(self._places) // 2 :]
