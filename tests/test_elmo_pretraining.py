@@ -25,6 +25,7 @@ from pretune.methods.elmo.tokens import spelled
 from pretune.runs.starts import adopted
 from pretune.tasks.both_ways import BothWays
 from pretune.tensors.batch import Batch, collate
+from pretune.tensors.streams import NO_TARGET
 from pretune.tensors.two_ways import TwoWaySource
 from pretune.training.devices import detached
 from pretune.training.loop import Fitting
@@ -79,6 +80,24 @@ def test_each_way_has_an_order_of_its_own_that_follows_from_seed_and_epoch(tmp_p
     assert said(streams, 0) == said(again, 0)
     assert said(streams, 0) != said(streams, 1)
     assert said(streams, 0) != said(replace(streams, seed=1), 0)
+
+
+def test_evaluation_reads_every_word_whatever_the_streams(tmp_path: Path) -> None:
+    lines = [f"the {'. ' * (n % 5)}th" for n in range(23)]
+    targets = sum(len(line.split()) + 1 for line in lines)
+    for streams in (1, 2, 5):
+        made, _ = source(lines, tmp_path, shuffle=False, streams=streams, whole=True)
+        batches = [made.batch(0, step) for step in range(made.steps(0))]
+        asked = [batch.gold["next"][batch.mask] for batch in batches]
+        assert sum(map(len, asked)) == 2 * targets
+        assert torch.equal(batches[-1].mask, batches[-1].gold["next"] != NO_TARGET)
+    made, _ = source(lines, tmp_path, shuffle=False, streams=5)
+    assert sum(made.batch(0, step).mask.sum() for step in range(made.steps(0))) < 2 * targets
+
+
+def test_streams_are_fewer_where_the_text_is_short(tmp_path: Path) -> None:
+    made, _ = source(["the . the . the . th . the ."] * 3, tmp_path, streams=4)
+    assert made.steps(0) >= 1 and made.streams < 4
 
 
 def test_streams_restart_where_the_seed_says(tmp_path: Path) -> None:
@@ -329,7 +348,7 @@ def test_adopting_keeps_the_layers_and_each_words_place_in_the_softmax() -> None
 
 
 def test_text_that_is_too_short_for_a_window_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="too few"):
+    with pytest.raises(UserError, match="are too few for 1 streams of 3"):
         source(["the"], tmp_path)
 
 

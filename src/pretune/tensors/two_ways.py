@@ -14,6 +14,7 @@ from torch import Tensor
 from pretune.errors import UserError
 from pretune.keys import generator
 from pretune.tensors.batch import Batch
+from pretune.tensors.streams import NO_TARGET
 
 Ids = NDArray[Any]  # whole numbers, perhaps mapped from a file
 Way = Literal["forward", "backward"]
@@ -26,6 +27,7 @@ class Plan:
 
     sentences: tuple[Ids, ...]  # of each stream, in order
     begins: tuple[Ids, ...]  # where each of them begins in its stream
+    filled: tuple[int, ...]  # targets of each stream
     steps: int
 
 
@@ -54,6 +56,7 @@ class TwoWaySource:
     window: int = 20
     seed: int = 0
     shuffle: bool = True
+    whole: bool = False  # also the windows that are not full, padded: for evaluation
     restarts: float = 0.0  # share of the windows that begin without what came before
     rank: int = 0
     world: int = 1
@@ -62,13 +65,13 @@ class TwoWaySource:
 
     def __post_init__(self) -> None:
         self.starts = np.asarray(self.starts, np.int64)
-        targets = int(self.starts[-1] - self.starts[0]) + len(self.starts) - 1
-        if targets < self.streams * self.world * self.window:
-            self.streams = max(1, targets // (self.world * self.window * 2))
-        if min(plan.steps for plan in self._plan(0)) < 1:
+        while self.steps(0) < 1 and self.streams > 1:
+            self.streams, self._planned = self.streams // 2, None
+        if self.steps(0) < 1:
+            targets = int(self.starts[-1] - self.starts[0]) + len(self.starts) - 1
             raise UserError(
-                f"the corpus has {targets} targets, too few for {self.world} streams of {self.window}; "
-                "give more text or shorter windows"
+                f"{targets} words and marks are too few for {self.streams * self.world} streams of "
+                f"{self.window}; give more text or shorter windows"
             )
 
     def steps(self, epoch: int) -> int:
@@ -88,7 +91,7 @@ class TwoWaySource:
         segments = torch.arange(len(ids))[:, None].div(self.streams, rounding_mode="floor").expand(ids.shape)
         return Batch(
             ids,
-            torch.ones_like(ids, dtype=torch.bool),
+            targets != NO_TARGET,
             segments,
             torch.arange(len(ids)),
             given={"restart": self._restarting(epoch, step)} if self.restarts else {},
@@ -103,12 +106,13 @@ class TwoWaySource:
         return (drawn[:, self.rank] < self.restarts).flatten()
 
     def _window(self, plan: Plan, way: Way, step: int) -> tuple[Ids, Ids]:
-        """Inputs and targets of this process's streams, (S, U) each."""
+        """Inputs and targets of this process's streams, (S, U) each; no targets where a stream is over."""
         at = np.arange(step * self.window, (step + 1) * self.window)
         own = range(self.rank * self.streams, (self.rank + 1) * self.streams)
         rows = [self._stream(plan.sentences[row], plan.begins[row], way, at) for row in own]
         inputs, targets = (np.stack(side) for side in zip(*rows, strict=True))
-        return inputs, self._predicted(targets)
+        over = at >= np.asarray([plan.filled[row] for row in own])[:, None]  # (S, U)
+        return inputs, np.where(over, NO_TARGET, self._predicted(targets))
 
     def _stream(self, sentences: Ids, begins: Ids, way: Way, at: Ids) -> tuple[Ids, Ids]:
         """Inputs and targets at some places of one stream, (U,) each."""
@@ -141,11 +145,14 @@ class TwoWaySource:
             chance = generator(self.seed, "sentences", way, epoch)
             order = torch.randperm(count, generator=chance).numpy()
         lengths = (np.diff(self.starts) + 1)[order]  # targets of each
-        return dealt(order, lengths, self.streams * self.world, self.window)
+        return dealt(order, lengths, self.streams * self.world, self.window, self.whole)
 
 
-def dealt(order: Ids, lengths: Ids, streams: int, window: int) -> Plan:
-    """Sentences dealt to streams as the release does: row by row, each until its window is full."""
+def dealt(order: Ids, lengths: Ids, streams: int, window: int, whole: bool = False) -> Plan:
+    """Sentences dealt to streams as the release does: row by row, each until its window is full.
+
+    Windows that are not full in all streams are not counted, unless the `whole` text is wanted.
+    """
     taken: list[list[int]] = [[] for _ in range(streams)]
     filled = [0] * streams
     sizes: Sequence[int] = lengths.tolist()
@@ -160,8 +167,9 @@ def dealt(order: Ids, lengths: Ids, streams: int, window: int) -> Plan:
         if min(filled) < goal:
             break
         steps += 1
-    begins = [
-        np.concatenate(([0], lengths[row].cumsum()))[:-1] if row else np.zeros(1, np.int64) for row in taken
-    ]
-    sentences = [order[row] if row else np.zeros(1, np.int64) for row in taken]
-    return Plan(tuple(sentences), tuple(begins), steps)
+    if whole:
+        steps = -(-max(filled) // window)
+    nothing = np.zeros(1, np.int64)
+    begins = [np.concatenate(([0], lengths[row].cumsum()))[:-1] if row else nothing for row in taken]
+    sentences = [order[row] if row else nothing for row in taken]
+    return Plan(tuple(sentences), tuple(begins), tuple(filled), steps)

@@ -147,7 +147,7 @@ class ElmoPretraining:
     def _held_out(
         self, encoder: ELMo, codec: ElmoCodec, vocab: Vocab, held_out: Documents, cache: Path
     ) -> TwoWaySource:
-        return self._streams(encoder, codec, vocab, held_out, cache, shuffle=False)
+        return self._streams(encoder, codec, vocab, held_out, cache, shuffle=False, whole=True)
 
     def _streams(
         self, encoder: ELMo, codec: ElmoCodec, vocab: Vocab, corpus: Documents, cache: Path, **settings: Any
