@@ -14,6 +14,7 @@ import numpy as np
 
 from pretune import Embedder
 from pretune.data.sentence_files import SentenceFile
+from pretune.errors import UserError
 
 
 def distance(some: list[Any], others: list[Any], words: slice = slice(None)) -> list[float]:
@@ -56,4 +57,7 @@ def _words(text: str | list[str]) -> list[str]:
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit(__doc__)
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"error: {error}")

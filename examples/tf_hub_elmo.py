@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from pretune import Embedder
+from pretune.errors import UserError
 
 TEXTS = [
     "a great film",
@@ -55,8 +56,11 @@ def made_up(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        main(sys.argv[1])
-    else:
-        with TemporaryDirectory() as place:
-            main(made_up(Path(place) / "elmo"))
+    try:
+        if len(sys.argv) > 1:
+            main(sys.argv[1])
+        else:
+            with TemporaryDirectory() as place:
+                main(made_up(Path(place) / "elmo"))
+    except UserError as error:
+        sys.exit(f"error: {error}")

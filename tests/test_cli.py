@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import tiny
 from pretune.cli import COMMANDS, app
+from pretune.methods import METHODS
 
 FAST = ["--device", "cpu", "--quiet"]
 WORDS = [
@@ -87,6 +88,19 @@ def test_every_help_teaches_by_an_example(command: str) -> None:
     assert code == 0
     assert f"pretune {command}" in " ".join(out.split())
     assert "xample" in out
+
+
+@pytest.mark.parametrize("command", ["pretrain", "finetune"])
+def test_help_names_the_sizes_of_each_method(command: str) -> None:
+    words = " ".join(run(command, "--help")[1].replace("│", " ").split())
+    for name, method in METHODS.items():
+        assert f"{name}: {', '.join(method.sizes)}" in words
+
+
+@pytest.mark.parametrize("command", ["import", "pretrain", "adapt"])
+def test_help_shows_settings_that_the_command_takes(command: str) -> None:
+    words = " ".join(run(command, "--help")[1].replace("│", " ").split())
+    assert "recipe." not in words and "patience" not in words
 
 
 def test_a_command_without_arguments_shows_its_help() -> None:
@@ -225,6 +239,7 @@ FINETUNE = ["finetune", "classification", "TRAIN", "--out", "OUT", "--quiet"]
         (["finetune", "classification", "TRAIN", "--out", "TRAIN"], 1, "is a file; --out wants a folder"),
         (["evaluate", "nowhere", "TEST"], 1, "nowhere: no such model folder"),
         (["evaluate", "MODEL", "TEST", "--label", "star"], 1, "did you mean 'stars'?"),
+        (["evaluate", "MODEL", "TEST", "--state", "zero"], 2, "--state is for the perplexity of a"),
         (["predict", "MODEL", "no.csv"], 1, "no such file: no.csv"),
         (["adapt", "MODEL", "BOOKS", "--out", "OUT", "--vocabulary", "all"], 2, "--vocabulary is 'all'"),
         (["pretrain", "gpt9", "BOOKS", "--out", "OUT"], 2, "the method is 'gpt9'; "),

@@ -38,6 +38,7 @@ class Triangle:
 class Inner:
     sizes: tuple[int, ...] = (1, 2)
     path: Path | None = None
+    pairs: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ def test_a_kind_may_be_imported_from_elsewhere() -> None:
         ("way=dwon", "recipe.way is 'dwon'; did you mean 'down'? choose one of up, down"),
         ("way=3", "recipe.way is 3; one of up, down is wanted"),
         ("inner.sizes=3", "recipe.inner.sizes is 3; a list of whole numbers is wanted"),
+        ("inner.pairs=a", "recipe.inner.pairs is 'a'; a list of lists of whole numbers is wanted"),
         ("inner=3", "recipe.inner is 3; a table of settings is wanted"),
         ("epoch=1", "recipe.epoch does not exist; did you mean 'epochs'? choose one of lr, epochs"),
         ("inner.size=1", "recipe.inner.size does not exist; did you mean 'sizes'?"),

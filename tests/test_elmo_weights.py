@@ -112,11 +112,9 @@ def test_files_without_a_word_of_directions_are_read_as_the_weights_have_them(tm
 
 @pytest.mark.parametrize(
     ("count", "note"),
-    [(261, "n_characters is 261, as in training"), (262, ""), (None, ""), (60, "n_characters is '60'")],
+    [(261, "n_characters is 261, as in training"), (262, ""), (None, "")],
 )
-def test_any_count_of_characters_is_accepted_and_an_unusual_one_noted(
-    count: int | None, note: str, tmp_path: Path
-) -> None:
+def test_both_counts_of_characters_are_accepted(count: int | None, note: str, tmp_path: Path) -> None:
     options = bilm.changed(char_cnn__n_characters=count)
     release = bilm.write(tmp_path, options, bilm.made_up(options))
     _, _, notes = import_bilm(release, ElmoCodecConfig())
@@ -236,6 +234,7 @@ def test_the_options_of_another_model_are_explained(
         (bilm.changed(char_cnn__filters=[[1, 2, 3]]), "filters is .* it must be a list of"),
         (bilm.changed(char_cnn__filters=[[99, 2]]), "options.json: encoder.filters are up to 99"),
         (bilm.changed(char_cnn__embedding=16), "char_cnn.embedding.dim cannot be read"),
+        (bilm.changed(char_cnn__n_characters=60), "n_characters is '60'; it must be 261 or 262"),
         (bilm.changed(dropout=2), "options.json: encoder.dropout is 2"),
     ],
 )
@@ -246,6 +245,20 @@ def test_wrong_options_are_answered_with_file_and_name(
     path.write_text(options if isinstance(options, str) else json.dumps(options))
     with pytest.raises(UserError, match=message):
         read_options(path)
+
+
+def test_files_in_each_others_place_are_named(tmp_path: Path) -> None:
+    release = bilm.write(tmp_path, bilm.OPTIONS, bilm.made_up(bilm.OPTIONS, softmax=True))
+    with pytest.raises(UserError, match=r"not JSON; are --options and --weights swapped\?$"):
+        bilm.read(replace(release, options=release.weights))
+    with pytest.raises(UserError, match="--softmax is for softmax/W and softmax/b; this file holds a biLM"):
+        bilm.read(replace(release, softmax=release.weights))
+    with h5py.File(tmp_path / "other.hdf5", "w") as file:
+        for name in "abc":
+            file.create_dataset(name, data=np.zeros(1, "<f4"))
+    message = r"other.hdf5: no biLM in this file; it holds a, b and 1 more$"
+    with pytest.raises(UserError, match=message):
+        bilm.read(Release(release.options, tmp_path / "other.hdf5"))
 
 
 def test_a_softmax_needs_words_as_many_as_its_rows(tmp_path: Path) -> None:
@@ -486,6 +499,28 @@ def test_a_finetuned_folder_exports_its_bilm(tmp_path: Path) -> None:
             export(tmp_path / "model", "bilm", wanted)
         assert same(bilm.arrays_of(wanted / "lm_weights.hdf5"), bilm.arrays_of(found))
         assert not (out / "published/softmax_weights.hdf5").exists()
+        assert not (out / "published/vocab.txt").exists()
+        assert "n_tokens_vocab" not in json.loads((out / "published/options.json").read_text())
+
+
+def test_export_says_how_text_was_read(tmp_path: Path) -> None:
+    pretrained(tmp_path / "model")
+    notes = export(tmp_path / "model", "bilm", tmp_path / "out")
+    assert "text was read by spaces (en); import with --language en --segmenter spaces" in notes
+
+
+def test_a_fresh_softmax_is_announced_where_a_folder_has_none(tmp_path: Path) -> None:
+    made = pretrained(tmp_path / "model")
+    start = replace(made, encoder=made.encoder.for_task())
+    start.encoder_config = start.encoder.config
+    join(start, Classification(labels=("a", "b")), Features(), 0).save(tmp_path / "tuned", {})
+    (tmp_path / "text.txt").write_text("\n".join(tiny.texts(40, 3)))
+    for folder in ("model", "tuned"):
+        given = ["adapt", tmp_path / folder, tmp_path / "text.txt", "--documents", "line", "--held-out", 0]
+        given += ["adaptation.max_steps=2", "adaptation.streams=2", "adaptation.window=5"]
+        code, _, stderr = run(*given, "--device", "cpu", "--out", tmp_path / f"{folder}-on")
+        assert code == 0, stderr
+        assert ("has no softmax; a fresh one is learned" in stderr) == (folder == "tuned")
 
 
 def test_options_are_written_as_the_release_wrote_them() -> None:
@@ -551,7 +586,7 @@ def test_word_vectors_are_imported_too(tmp_path: Path) -> None:
         (["import", "elmo", "--options", "o"], "give the weights: --weights FILE.hdf5, or --checkpoint"),
         (["import", "elmo", "--weights", "no.hdf5"], "--options is missing: give the model's options.json"),
         (["import", "elmo", "no.zip"], "no such file: no.zip"),
-        (["import", "elmo", "encoder.dim=3"], "encoder.… means nothing for elmo"),
+        (["import", "elmo", "encoder.dim=3"], "first word is 'encoder'; did you mean 'codec'? choose"),
         (["import", "elmo", "codec.speed=3"], "codec.speed"),
         (["import", "wordvectors", "--options", "o"], "--options means nothing for wordvectors"),
         (["import", "wordvectors"], "give the file of word vectors"),

@@ -152,7 +152,7 @@ def test_carried_state_follows_the_lines(elmo: Path, source: Path, tmp_path: Pat
     assert all(np.allclose(found[str(k)], v, atol=1e-6) for k, v in enumerate(wanted))
     assert not np.allclose(found["1"], found[str(len(LINES) - 1)], atol=1e-4)  # the same word twice
     said = run(elmo, source, "--out", tmp_path / "y.h5", "--state", "carry", "--batch-tokens", 9, code=2)
-    assert "give batch_size instead" in said
+    assert "--state carry goes on" in said and "give --batch-size instead" in said
 
 
 def test_vectors_of_a_vocabulary_are_written_and_used(elmo: Path, source: Path, tmp_path: Path) -> None:
@@ -167,6 +167,22 @@ def test_vectors_of_a_vocabulary_are_written_and_used(elmo: Path, source: Path, 
     run(elmo, source, "--out", tmp_path / "y.safetensors")
     a, b = (load_file(tmp_path / f"{name}.safetensors") for name in "xy")
     assert all(np.allclose(a[k], b[k], atol=1e-6) for k in b)
+
+
+def test_a_vocabulary_is_a_word_a_line_of_a_file_or_stdin(elmo: Path, source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tokens.h5"
+    said = run(elmo, source, "--layers", "tokens", "--out", out, code=1)
+    assert "lines.txt:1: 'It was a good film .' is not one word; --layers tokens wants a word a line" in said
+    assert not out.exists()
+    assert "2 words in" in run(elmo, "-", "--layers", "tokens", "--out", out, stdin="good\nfilm\n")
+    with h5py.File(out) as file:
+        assert [word.decode() for word in file["words"]] == ["good", "film"]
+
+
+def test_counts_of_one_are_singular(elmo: Path, source: Path, tmp_path: Path) -> None:
+    source.write_text("dull\n")
+    said = run(elmo, source, "--layers", "mix", "--out", tmp_path / "x.h5")
+    assert "1 sentence in" in said and "the mix is the mean of 3 layers" in said
 
 
 def test_aligned_words_of_a_model_with_other_tokens(source: Path, tmp_path: Path) -> None:
@@ -193,10 +209,28 @@ def test_aligned_words_of_a_model_with_other_tokens(source: Path, tmp_path: Path
         (("--out", "x.h5", "--format", "allennlp", "--layers", "mix"), "all, top or average, not mix"),
         (("--out", "x.h5", "--batch-size", "3", "--batch-tokens", "3"), "not both"),
         (("--out", "x.h5", "--text", "review"), "has lines only"),
-        (("--out", "x.h5", "--vocabulary", "v.txt"), "give that as well"),
+        (("--out", "x.h5", "--vocabulary", "v.txt"), "--vocabulary names the words of --token-vectors"),
+        (("--out", "x.h5", "--warm-text", "lines.txt"), "--warm-text is for --state warm; --state is zero"),
+        (("--out", "x.h5", "--state", "cold"), "--state is 'cold'"),
+        (("--out", "x.h5", "--precision", "float64"), "--precision is 'float64'; choose one of float32"),
+        (("--out", "x.h5", "--precision", "flaot16"), "--precision is 'flaot16'; did you mean 'float16'?"),
         (("--out", "x.h5", "--forget-sentences"), "is for --format allennlp"),
         (("--out", "x.parquet", "--layers", "tokens"), "are written as .h5"),
-        (("--out", "x.h5", "--align", "tokens"), "align is 'tokens'"),
+        (("--out", "x.h5", "--align", "tokens"), "--align is 'tokens'"),
+        *(
+            (("--out", "x.h5", "--layers", "tokens", *more), f"{more[0]} means nothing with --layers tokens")
+            for more in (
+                ("--state", "zero"),
+                ("--precision", "int8"),
+                ("--batch-size", "3"),
+                ("--batch-tokens", "3"),
+                ("--pretokenized",),
+                ("--format", "bilm"),
+                ("--align", "words"),
+                ("--text", "review"),
+                ("--input-format", "csv"),
+            )
+        ),
     ],
 )
 def test_wrong_options_are_answered_before_any_work(
@@ -273,6 +307,18 @@ def test_examples_run(elmo: Path, source: Path, arguments: tuple[str, ...]) -> N
     assert said.returncode == 0, said.stderr
     assert said.stdout.strip()
     assert arguments[0] != "tf_hub_elmo.py" or "100% of 6 texts right" in said.stdout
+
+
+@pytest.mark.parametrize("arguments", [("tf_hub_elmo.py", "nowhere"), ("state.py", "nowhere", "lines.txt")])
+def test_examples_answer_a_mistake_in_one_line(source: Path, arguments: tuple[str, ...]) -> None:
+    if arguments[0] == "state.py":
+        source.write_text("a film\n" * 80)
+    said = subprocess.run(
+        [sys.executable, str(EXAMPLES / arguments[0]), *arguments[1:]],
+        cwd=source.parent, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert said.returncode == 1
+    assert said.stderr.startswith("error: nowhere: no such model folder") and said.stderr.count("\n") == 1
 
 
 def test_the_effect_of_the_state_is_measured(elmo: Path, tmp_path: Path) -> None:

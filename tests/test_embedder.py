@@ -235,7 +235,7 @@ def test_wrong_choices_are_answered(elmo: Path, tmp_path: Path) -> None:
         carry.embed("a")
     with pytest.raises(UsageError, match="state is 'cold'"):
         Embedder.load(elmo, "cold")  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="is for state=warm"):
+    with pytest.raises(UsageError, match="is for state warm"):
         Embedder.load(elmo, warm_text="a")
     with pytest.raises(UsageError, match="precision is 'bf16'"):
         Embedder.load(elmo, precision="bf16")

@@ -170,7 +170,7 @@ def test_ulmfit_scores_what_comes_next(ulmfit: Path) -> None:
     rows = lm.task.rows(lm.start.codec, samples)
     wanted = lm.task.score([], answer(lm.model, lm.task, lm.start.codec, samples, rows))
     assert found.value == pytest.approx(wanted["perplexity"], rel=1e-5)
-    with pytest.raises(UsageError, match="state=carry is for elmo"):
+    with pytest.raises(UsageError, match="state carry is for elmo"):
         lm.perplexity(TEXTS, "carry")
 
 
@@ -276,3 +276,5 @@ def test_evaluate_prints_the_perplexity_of_a_pretrained_folder(elmo: Path, tmp_p
     assert written["perplexity"]["value"] == pytest.approx(found.value, rel=1e-4)
     wrong = CliRunner().invoke(app, ["evaluate", str(elmo), str(text), "--label", "x"])
     assert wrong.exit_code == 2 and "knows no labels" in wrong.stderr
+    wrong = CliRunner().invoke(app, ["evaluate", str(elmo), str(text), "--state", "foo"])
+    assert wrong.exit_code == 2 and "--state is 'foo'" in wrong.stderr

@@ -338,7 +338,8 @@ def test_without_a_terminal_progress_is_a_line_an_epoch(capsys: pytest.CaptureFi
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
     assert re.match(
-        r"try · thaw 1 · epoch 1 · loss [\d.]+ · loss [\d.]+ · rate [\d.e-]+ · .* tokens/s", lines[0]
+        r"try · thaw 1 · epoch 1 · loss [\d.]+ · held out: loss [\d.]+ · rate [\d.e-]+ · .* tokens/s",
+        lines[0],
     )
 
 
@@ -365,7 +366,15 @@ def test_a_terminal_gets_a_bar_with_loss_metric_rate_speed_and_time_left() -> No
         bar.epoch({"epoch": 0, "loss": 3.0, "scores": {"accuracy": 0.5}})
         bar.step(2.0, 0.01, 1234.0)
     shown = console.file.getvalue()  # type: ignore[attr-defined]
-    for part in ("try · all", "1/20", "loss 2", "accuracy 0.5", "rate 0.01", "1,234 tokens/s", "-:--:--"):
+    for part in (
+        "try · all",
+        "1/20",
+        "loss 2",
+        "held out: accuracy 0.5",
+        "rate 0.01",
+        "1,234 tokens/s",
+        "-:--:--",
+    ):
         assert part in shown
 
 

@@ -52,7 +52,7 @@ def test_a_stratified_split_keeps_the_proportions() -> None:
 def test_a_class_of_one_stays_in_training_and_its_absence_is_noted() -> None:
     rest, held = split(of([*["a"] * 20, *["b"] * 20, "rare"]), 0.1, 1)
     assert counts(rest)["rare"] == 1 and len(held) == 4
-    assert check_labels(rest, held, "one") == ["train.csv: no held-out example of 1 trained labels: 'rare'"]
+    assert check_labels(rest, held, "one") == ["train.csv: no held-out example of 1 trained label: 'rare'"]
 
 
 def test_a_fraction_too_small_for_every_class_still_splits() -> None:
@@ -141,7 +141,7 @@ def test_labels_seen_only_in_test_are_noted() -> None:
     )
     assert check_labels(train, test, "one") == [
         "test.csv: labels never seen in training count as errors: 'c' 1",
-        "test.csv: no held-out example of 1 trained labels: 'b'",
+        "test.csv: no held-out example of 1 trained label: 'b'",
     ]
 
 

@@ -241,10 +241,18 @@ def _wanted(hint: Any) -> str:
         return "one of " + ", ".join(map(str, get_args(hint)))
     if get_origin(hint) in (tuple, list, Sequence):
         inner = [x for x in get_args(hint) if x is not Ellipsis]
-        return f"a list of {_wanted(inner[0]).removeprefix('a ')}s" if inner else "a list"
+        return f"a list of {_many(_wanted(inner[0]))}" if inner else "a list"
     if is_dataclass(hint):
         return "a table of settings"
     return _WANTED.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def _many(wanted: str) -> str:
+    """a list of numbers -> lists of numbers"""
+    if not wanted.startswith("a "):
+        return wanted
+    name, of, rest = wanted.removeprefix("a ").partition(" of ")
+    return f"{name}s{of}{rest}"
 
 
 def _is_instance(value: Any) -> bool:

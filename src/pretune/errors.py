@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from string import digits
 
 
 class UserError(Exception):
@@ -22,5 +23,8 @@ def choose(what: str, said: str, possible: Iterable[str]) -> UsageError:
     """The error for a name that is none of the possible ones, with the nearest first."""
     names = list(possible)
     near = get_close_matches(said, names, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    alike = [
+        name for name in names if name.rstrip(digits) == said.rstrip(digits)
+    ]  # float64: float32, float16
+    hint = f"did you mean {near[0]!r}? " if near and len(alike) < 2 else ""
     return UsageError(f"{what} is {said!r}; {hint}choose one of {', '.join(names)}")

@@ -58,14 +58,21 @@ def evaluate(
     file_format: Format = None,
     encoding: Encoding = "utf-8",
     state: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--state",
             help="For an ELMo's perplexity. zero: each sentence alone; carry: on from the one before, as in "
-            "training.",
+            "training. zero if not given.",
         ),
-    ] = "zero",
-    batch_size: BatchSize = 64,
+    ] = None,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            "--batch-size",
+            min=1,
+            help="Samples at a time; answers do not depend on it; with --state carry, the number of streams.",
+        ),
+    ] = 64,
     seed: Seed = 0,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -89,8 +96,11 @@ def evaluate(
     if read_config(folder)["kind"] == "pretrained":
         if label or kind or label_separator:
             raise UsageError(f"{folder} knows no labels; it is scored by the perplexity of a text alone")
+        state = state or "zero"
         _perplexity(folder, test, out, text or [], file_format, encoding, state, batch_size, device)
         return
+    if state is not None:
+        raise UsageError(f"--state is for the perplexity of a pretrained folder; {folder} has learned a task")
     if kind is not None and kind not in get_args(LabelKind):
         raise choose("--kind", kind, get_args(LabelKind))
     evaluation = run(
@@ -131,8 +141,10 @@ def _perplexity(
 
     from pretune.data.sentence_files import SentenceFile
     from pretune.runs.files import write_json
-    from pretune.runs.language_model import LanguageModel
+    from pretune.runs.language_model import LanguageModel, State
 
+    if state not in get_args(State):
+        raise choose("--state", state, get_args(State))
     if len(text) > 1:
         raise UsageError("give one column of texts with --text")
     sentences = SentenceFile.find(test, file_format, next(iter(text), None), encoding=encoding)

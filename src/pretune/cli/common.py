@@ -95,14 +95,18 @@ ConfigFile = Annotated[
         "--config", is_eager=True, callback=_read_config, help="TOML: options, and tables such as [recipe]."
     ),
 ]
+
+
+def setting(examples: str) -> Any:
+    """The option --set of a command that takes such settings."""
+    return typer.Option(
+        "--set", metavar="NAME=VALUE", help=f"A setting such as {examples}; --set may be left out."
+    )
+
+
 Set = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="NAME=VALUE",
-        help="A setting such as recipe.lr=0.004, fitting.patience=3 (early stopping) or "
-        "fitting.precision=bf16; --set may be left out.",
-    ),
+    setting("recipe.lr=0.004, fitting.patience=3 (early stopping) or fitting.precision=bf16"),
 ]
 
 

@@ -101,7 +101,9 @@ def compare(
     encoder_size: Annotated[
         str | None,
         typer.Option(
-            "--encoder-size", help="tiny, small, base: of encoders that have no --from.  [default: small]"
+            "--encoder-size",
+            help="Of encoders that have no --from. All: tiny, small; ulmfit and wordvectors: base; elmo and "
+            "ulmfit: medium; elmo: original.  [default: small]",
         ),
     ] = None,
     valid_share: Annotated[

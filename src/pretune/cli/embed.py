@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from pretune.runs.embedder import Embedded, Embedder
 
 SECONDS_BETWEEN_LINES = 10.0
+OF_TOKENS = ("folder", "source", "out", "layers", "encoding", "device", "quiet", "config")  # --layers tokens
 
 
 def embed(
+    context: typer.Context,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="What any other command left.")],
     source: Annotated[
         str,
@@ -102,7 +104,8 @@ def embed(
     As AllenNLP did: pretune embed models/elmo tokens.txt --pretokenized --out elmo.h5 --format allennlp
     """
     from pretune.data.sentence_files import SentenceFile
-    from pretune.runs.embedder import Embedder
+    from pretune.layers.packing import Precision
+    from pretune.runs.embedder import Align, Embedder, Layers, State
     from pretune.runs.embedding_files import check_blank, check_output, embedding_file
 
     notes = Notes(quiet)
@@ -110,6 +113,18 @@ def embed(
         raise UsageError("give --batch-size or --batch-tokens, not both")
     if forget_sentences and layout != "allennlp":
         raise UsageError("--forget-sentences is for --format allennlp")
+    _choose("--layers", layers, (*get_args(Layers), "tokens"))
+    _choose("--state", state, get_args(State))
+    _choose("--align", align, (*get_args(Align), None))
+    _choose("--precision", precision, get_args(Precision))
+    if layers == "tokens":
+        _check_tokens(context)
+    if state == "carry" and batch_tokens is not None:
+        raise UsageError("--state carry goes on from row to row of like batches; give --batch-size instead")
+    if warm_text is not None and state != "warm":
+        raise UsageError(f"--warm-text is for --state warm; --state is {state}")
+    if vocabulary is not None and token_vectors is None:
+        raise UsageError("--vocabulary names the words of --token-vectors; give that as well")
     embedder = Embedder.load(
         folder,
         cast(Any, state),
@@ -124,7 +139,6 @@ def embed(
         _tokens(embedder, source, out, encoding, notes)
         return
     wanted, form = cast(Any, layers), cast(Any, layout)
-    _check_layers(layers)
     check_output(out, form, wanted, embedder)
     if layers == "mix":
         notes(embedder.mixing)
@@ -141,16 +155,20 @@ def embed(
             with _progress(found, count, notes) as watched:
                 for sentence, one in zip(sentences, watched, strict=True):
                     writer.write(sentence, one)
-    notes(f"{count:,} sentences in {out}")
+    notes(f"{count:,} sentence{'s' * (count != 1)} in {out}")
 
 
-def _check_layers(layers: str) -> None:
-    from typing import get_args
+def _choose(option: str, said: str | None, possible: tuple[str | None, ...]) -> None:
+    if said not in possible:
+        raise choose(option, str(said), filter(None, possible))
 
-    from pretune.runs.embedder import Layers
 
-    if layers not in get_args(Layers):
-        raise choose("--layers", layers, [*get_args(Layers), "tokens"])
+def _check_tokens(context: typer.Context) -> None:
+    """Raise where an option is given that means nothing for words without context."""
+    for param in context.command.params:
+        source = context.get_parameter_source(str(param.name))
+        if param.name not in OF_TOKENS and source is not None and source.name != "DEFAULT":
+            raise UsageError(f"{param.opts[0]} means nothing with --layers tokens; leave it out")
 
 
 def _tokens(embedder: Embedder, source: str, out: Path, encoding: str, notes: Notes) -> None:
@@ -159,10 +177,11 @@ def _tokens(embedder: Embedder, source: str, out: Path, encoding: str, notes: No
 
     if out.suffix not in (".h5", ".hdf5"):
         raise UsageError(f"--out {out}: vectors of a vocabulary are written as .h5")
-    words = read_words(Path(source), encoding)
+    with _file(source, None) as path:
+        words = read_words(path, encoding)
     with renamed(out) as new:
         write_token_vectors(embedder.start, words, new)
-    notes(f"{len(words):,} words in {out}; use them with --token-vectors {out}")
+    notes(f"{len(words):,} word{'s' * (len(words) != 1)} in {out}; use them with --token-vectors {out}")
 
 
 @contextmanager

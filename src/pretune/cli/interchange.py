@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pretune.cli.common import ConfigFile, Notes, Out, Overwrite, Quiet, Set, settings
+from pretune.cli.common import ConfigFile, Notes, Out, Overwrite, Quiet, setting, settings
 
 
 def import_(
@@ -45,7 +45,10 @@ def import_(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     config: ConfigFile = None,
-    overrides: Set = None,
+    overrides: Annotated[
+        list[str] | None,
+        setting("codec.split=lines (elmo), codec.max_vocab=50000 or encoder.pooling=mean_max (wordvectors)"),
+    ] = None,
 ) -> None:
     """Published weights as a model folder, which `embed`, `finetune` and all others take.
 
@@ -57,14 +60,14 @@ def import_(
 
     From TensorFlow: … --options options.json --checkpoint model.ckpt-935588 --vocab vocab.txt
     """
-    from pretune.runs.importing import Published, import_published
+    from pretune.runs.importing import Published, import_published, importer
 
-    said = settings(context, overrides, ("codec", "encoder"))
+    takes = importer(method).takes
+    said = settings(context, overrides, [name for name in ("codec", "encoder") if name in takes])
     spoken = {"language": language, "segmenter": segmenter}
     codec = {**said["codec"], **{name: value for name, value in spoken.items() if value is not None}}
-    published = Published(
-        source, options, weights, checkpoint, softmax, embedding, vocab, codec, said["encoder"]
-    )
+    encoder = said.get("encoder", {})
+    published = Published(source, options, weights, checkpoint, softmax, embedding, vocab, codec, encoder)
     Notes(quiet)(*import_published(method, published, out, overwrite), f"saved in {out}")
 
 

@@ -29,6 +29,7 @@ from pretune.cli.common import (
     fitting,
     print_plan,
     score_lines,
+    setting,
     settings,
     stdout,
 )
@@ -52,7 +53,14 @@ HeldOut = Annotated[
     int,
     typer.Option("--held-out", min=0, help="One in so many documents is kept for validation; 0: none."),
 ]
-Size = Annotated[str, typer.Option("--size", help="Size of a new encoder, such as tiny, small, base.")]
+Size = Annotated[
+    str,
+    typer.Option(
+        "--size",
+        help="Of a new encoder. elmo: tiny, small, medium, original; ulmfit: tiny, small, medium, base; "
+        "wordvectors: tiny, small, base.",
+    ),
+]
 Language = Annotated[
     str | None,
     typer.Option("--language", help="Of the texts: en, zh, …, to find words by; guessed if not given."),
@@ -84,7 +92,10 @@ def pretrain(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     config: ConfigFile = None,
-    overrides: Set = None,
+    overrides: Annotated[
+        list[str] | None,
+        setting("pretraining.epochs=3, codec.max_vocab=20000 or fitting.precision=bf16"),
+    ] = None,
 ) -> None:
     """Learn from raw text alone; what `adapt` and `finetune` start from.
 
@@ -94,6 +105,8 @@ def pretrain(
     ids once, in a file that is mapped into memory, so a corpus may be larger than memory.
 
     Example: pretune pretrain ulmfit books/ --size small --out models/en
+
+    ELMo: pretune pretrain elmo books/ --size tiny --out models/elmo
 
     Chinese: pretune pretrain ulmfit zh.txt.xz --language zh --documents line --out models/zh
     """
@@ -138,7 +151,9 @@ def pretrain(
 
 def adapt(
     context: typer.Context,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What `pretrain` left.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Of `pretrain`, `import`, `finetune` or `adapt`.")
+    ],
     corpus: Paths,
     out: Out,
     vocabulary: Annotated[
@@ -160,13 +175,15 @@ def adapt(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     config: ConfigFile = None,
-    overrides: Set = None,
+    overrides: Annotated[
+        list[str] | None, setting("adaptation.epochs=3, adaptation.lr=0.001 or fitting.precision=bf16")
+    ] = None,
 ) -> None:
     """Go on learning from the target's own text, unlabelled (ULMFiT's second stage, ELMo's appendix A.1).
 
     For ulmfit the vocabulary is learned anew from this corpus; words that the old one knew keep their
     vectors, new ones begin with the mean (Howard & Ruder 2018, section 3.2). elmo reads any word and goes on
-    predicting the old ones; one that was imported without a softmax learns one here.
+    predicting the old ones; one without a softmax, imported so or finetuned, learns one here.
 
     Example: pretune adapt models/en reviews.csv --text review --out models/reviews
     """
@@ -183,6 +200,8 @@ def adapt(
         raise choose("--vocabulary", vocabulary, get_args(Vocabulary))
     start = load_start(folder)
     one = start[0] if isinstance(start, list) else start
+    if one.method.learner(one.encoder_config) != one.encoder_config:
+        notes(f"{folder} has no softmax; a fresh one is learned")
     read, valid, prints = corpora(corpus, documents, text, encoding, held_out)
     scores = run(
         folder,

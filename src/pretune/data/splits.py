@@ -142,7 +142,8 @@ def check_labels(train: Sequence[Sample], test: Sequence[Sample], kind: LabelKin
     untested = [shown(name, 24) for name in sorted(trained.keys() - tested.keys())]
     if untested:
         notes.append(
-            f"{source(test)}no held-out example of {len(untested)} trained labels: {listed(untested)}"
+            f"{source(test)}no held-out example of {len(untested)} trained "
+            f"label{'s' * (len(untested) != 1)}: {listed(untested)}"
         )
     return notes
 

@@ -94,7 +94,7 @@ class Embedder:
             if said not in get_args(possible):
                 raise choose(name, said, get_args(possible))
         if warm_text is not None and state != "warm":
-            raise UsageError(f"a warm text is for state=warm; state is {state}")
+            raise UsageError(f"a warm text is for state warm; state is {state}")
         start, encoder = _loaded(Path(folder))
         mix, mixing = _mix_of(encoder)
         start.encoder.purpose("task")
@@ -267,9 +267,9 @@ class Embedder:
     def _check_carried(self, carry: Any, rows: int) -> None:
         if carry is None:
             name = self.start.method.name
-            one = f"{name} gives a state after batches of one sentence only; give batch_size=1, or"
+            one = f"{name} gives a state after batches of one sentence only; give them one by one, or"
             raise UsageError(
-                f"state is {self.state}: {one if rows > 1 else f'{name} keeps no state;'} choose state=zero"
+                f"state is {self.state}: {one if rows > 1 else f'{name} keeps no state;'} choose state zero"
             )
 
     def _embedded(
@@ -343,7 +343,9 @@ def _mix_of(encoder: Encoder) -> tuple[ScalarMix, str]:
         shares = ", ".join(f"{share:.3f}" for share in learned.weights)
         return mix, f"{which} learned with the task: layers at {shares}, gamma {learned.gamma:.3f}"
     count = sum(width == encoder.width for width in encoder.layer_widths())
-    said = f"this folder has learned no mix of layers; the mix is the mean of {count}"
+    said = (
+        f"this folder has learned no mix of layers; the mix is the mean of {count} layer{'s' * (count != 1)}"
+    )
     return ScalarMix(count, frozen=True), said
 
 

@@ -68,18 +68,22 @@ IMPORTERS: dict[str, Importer] = {
 }
 
 
+def importer(method: str) -> Importer:
+    if method not in IMPORTERS:
+        raise choose("the method to import", method, IMPORTERS)
+    return IMPORTERS[method]
+
+
 def import_published(method: str, published: Published, out: Path, overwrite: bool = False) -> list[str]:
     """A pretrained folder from published files; what was read, as lines for the user."""
     check_out(out, overwrite)
-    if method not in IMPORTERS:
-        raise choose("the method to import", method, IMPORTERS)
-    importer = IMPORTERS[method]
+    make, takes = importer(method).make, importer(method).takes
     for name in published.given():
-        if name not in importer.takes:
+        if name not in takes:
             said = {"source": "FILES", "encoder": "encoder.…"}.get(name, f"--{name}")
-            raise UsageError(f"{said} means nothing for {method}, which takes {_options(importer.takes)}")
+            raise UsageError(f"{said} means nothing for {method}, which takes {_options(takes)}")
     with Measure() as cost:
-        start, notes = importer.make(published)
+        start, notes = make(published)
     config = {
         "method": method,
         "from": {name: str(x) if isinstance(x, Path) else x for name, x in published.given().items()},
@@ -99,7 +103,10 @@ def _options(names: tuple[str, ...]) -> str:
 def _bilm(start: Start, folder: Path) -> list[str]:
     if not isinstance(start.encoder, ELMo) or not isinstance(start.codec, ElmoCodec):
         raise UserError(f"--to bilm is a format of elmo; {start.name} holds {start.method.name}")
-    return export_bilm(start.encoder, start.codec, folder)
+    config = start.codec.config
+    again = f"import with --language {config.language} --segmenter {config.segmenter}"
+    read = f"text was read by {config.segmenter} ({config.language}); {again}"
+    return [*export_bilm(start.encoder, start.codec, folder), read]
 
 
 EXPORTERS: dict[str, Callable[[Start, Path], list[str]]] = {"bilm": _bilm}

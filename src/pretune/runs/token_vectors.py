@@ -34,7 +34,13 @@ ERROR = 1e-4  # between the file's vectors and the network's
 def read_words(file: Path, encoding: str = "utf-8") -> list[str]:
     """A word a line, without the white space around it, as bilm-tf reads a vocabulary."""
     check_exists(file)
-    return [line.strip() for line in decoded_lines(file, encoding)]
+    words = [line.strip() for line in decoded_lines(file, encoding)]
+    for number, word in enumerate(words, 1):
+        if len(word.split()) > 1:
+            raise UserError(
+                f"{file.name}:{number}: {shown(word)} is not one word; --layers tokens wants a word a line"
+            )
+    return words
 
 
 def token_vectors(start: Start, words: Iterable[str]) -> Iterator[NDArray[np.float32]]:

@@ -46,7 +46,8 @@ class Progress:
 
     def epoch(self, entry: dict[str, Any]) -> None:
         """An epoch is over, with its line of the history."""
-        self.scores = " ".join(f"{name} {value:.4g}" for name, value in entry["scores"].items())
+        scores = " ".join(f"{name} {value:.4g}" for name, value in entry["scores"].items())
+        self.scores = f"held out: {scores}" if scores else ""
         self.show_epoch(entry)
 
     def note(self, text: str) -> None:

@@ -8,7 +8,7 @@ from math import inf
 from pathlib import Path
 from typing import Any, Final, get_args
 
-from pretune.data.files import read_text, shown
+from pretune.data.files import read_bytes, shown
 from pretune.errors import UserError
 from pretune.layers.char_cnn import Activation
 from pretune.methods.elmo.encoder import ELMoConfig
@@ -25,7 +25,9 @@ def read_options(path: Path, two_ways: bool = True) -> tuple[ELMoConfig, list[st
     `bidirectional` is `two_ways`: files for inference have none, however the model reads.
     """
     try:
-        options = json.loads(read_text(path))
+        options = json.loads(read_bytes(path))
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not JSON; are --options and --weights swapped?") from None
     except ValueError as error:
         raise UserError(f"{path}: not JSON ({error})") from None
     if not isinstance(options, dict) or not isinstance(options.get("lstm"), dict):
@@ -83,7 +85,7 @@ def _count_of_characters(said: _Said) -> list[str]:
         return []
     if count == CHARACTERS[0]:
         return [f"{said.path.name}: n_characters is 261, as in training; the row of padded tokens makes 262"]
-    return [f"{said.path.name}: n_characters is {shown(count)}; taken for the 262 that every biLM has"]
+    raise said.wrong("char_cnn.n_characters", count, " or ".join(map(str, CHARACTERS)))
 
 
 class _Said:

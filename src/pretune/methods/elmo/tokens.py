@@ -157,9 +157,9 @@ class ElmoCodec:
         return torch.from_numpy(spelled(words, self.config.max_characters)).long()
 
     def describe(self) -> str:
-        language = self.config.language
-        predicted = f", {self.size:,} of them predicted" if self.size else ", none predicted"
-        return f"{self._segment.described} ({language}), spelled in UTF-8{predicted}"
+        read = "spelled in UTF-8" if self.config.inputs == "characters" else "read whole"
+        known = f"a vocabulary of {self.size:,}" if self.size else "no vocabulary"
+        return f"{self._segment.described} ({self.config.language}), {read}; {known}"
 
     def fingerprint(self) -> str:
         """Names a token file: equal where texts become the same ids."""

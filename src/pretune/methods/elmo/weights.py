@@ -164,6 +164,9 @@ def import_bilm(release: Release, settings: ElmoCodecConfig) -> tuple[ElmoCodec,
     config, more = _with_softmax(config, found, vocab, release)
     size = 0 if vocab is None else len(vocab)
     wanted = pieces(config, size)
+    if not any(name in found for name in wanted if not name.startswith("softmax/")):
+        holds = listed(list(found), 2) or "nothing"
+        raise UserError(f"{release.weights or release.checkpoint}: no biLM in this file; it holds {holds}")
     _check(wanted, found, config, options, vocab)
     settings = replace(settings, inputs=config.inputs, max_characters=config.max_characters)
     codec = ElmoCodec(settings, vocab)
@@ -195,6 +198,8 @@ def _datasets(release: Release) -> tuple[dict[str, Found], list[str]]:
             theirs = dataset(name)
             if NO_WEIGHTS.search(name) or (scoped and not SCOPE.match(name)):
                 left.append(name)
+            elif theirs in found and path == release.softmax and not theirs.startswith("softmax/"):
+                raise UserError(f"{path}: --softmax is for softmax/W and softmax/b; this file holds a biLM")
             elif theirs in found:
                 raise UserError(
                     f"{path}: {name} is given twice; {found[theirs].file} has {found[theirs].name}"
@@ -338,8 +343,11 @@ def _twice(vocab: Vocab | None, release: Release) -> list[str]:
 
 
 def export_bilm(encoder: ELMo, codec: ElmoCodec, folder: Path) -> list[str]:
-    """options.json, lm_weights.hdf5, softmax_weights.hdf5 and vocab.txt as published; what was written."""
+    """options.json and lm_weights.hdf5 as published, where it predicts softmax_weights.hdf5, and vocab.txt
+    where it predicts or reads words; what was written.
+    """
     config = encoder.config
+    words = codec.vocab if config.softmax or config.inputs == "words" else None
     table = pieces(config, codec.size)
     tensors = dict(encoder.named_parameters())
 
@@ -349,14 +357,14 @@ def export_bilm(encoder: ELMo, codec: ElmoCodec, folder: Path) -> list[str]:
                 own = [tensors[parameter].detach().cpu() for parameter in piece.parameters]
                 yield name, piece.form.write(*own).contiguous().numpy()
 
-    text = json.dumps(options_of(config, codec.size), indent=2)
+    text = json.dumps(options_of(config, len(words or ())), indent=2)
     write_text(folder / "options.json", text + "\n")
     write_hdf5(folder / "lm_weights.hdf5", arrays(softmax=False))
     if config.softmax:
         write_hdf5(folder / "softmax_weights.hdf5", arrays(softmax=True))
-    if codec.vocab is not None:
-        broken = [word for word in codec.vocab.words if "\n" in word or "\r" in word]
+    if words is not None:
+        broken = [word for word in words.words if "\n" in word or "\r" in word]
         if broken:
             raise UserError(f"vocab.txt has a word a line, and {broken[0]!r} has line ends")
-        write_text(folder / "vocab.txt", "".join(f"{word}\n" for word in codec.vocab.words))
+        write_text(folder / "vocab.txt", "".join(f"{word}\n" for word in words.words))
     return [_summary(encoder, table)]
