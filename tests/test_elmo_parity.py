@@ -388,3 +388,20 @@ def test_a_model_that_learns_a_task_keeps_no_words() -> None:
     copy = encoder.for_task()
     layers(copy, codec, ["good film"])
     assert len(copy.cache) == 0 < copy.cache.misses + len(layers(encoder, codec, ["good film"]))
+
+
+def test_two_threads_read_as_one_does() -> None:
+    """Directions side by side, and rows within them: work that is shared out is not shared out again."""
+    codec, encoder = small()
+    texts = [f"{'good film ' * (n % 5)}and a dull book {n}" for n in range(40)]
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = layers(encoder, codec, texts)
+        encoder.cache.clear()
+        torch.set_num_threads(2)
+        two = layers(encoder, codec, texts)
+    finally:
+        torch.set_num_threads(before)
+    for mine, theirs in zip(two, one, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)

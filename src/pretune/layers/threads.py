@@ -19,8 +19,11 @@ _own = threading.local()
 
 
 def each(work: Callable[[int], T], count: int) -> list[T]:
-    """`work(0)`, `work(1)`, ...: side by side, one thread each, where torch may have several threads."""
-    if torch.get_num_threads() < 2 or count < 2:
+    """`work(0)`, `work(1)`, ...: side by side, one thread each, where torch may have several threads.
+
+    Work that shares itself out again does so one after the other: its threads would wait for themselves.
+    """
+    if torch.get_num_threads() < 2 or count < 2 or getattr(_own, "works", False):
         return [work(number) for number in range(count)]
 
     def quiet(number: int) -> T:
@@ -66,6 +69,8 @@ def _pool(threads: int, process: int) -> ThreadPoolExecutor:
 
     def alone_from_now_on() -> None:
         together.wait()
+        _own.works = True
+        torch.get_num_threads()  # at its first use torch gives a thread the number of all
         torch.set_num_threads(1)
 
     pool = ThreadPoolExecutor(threads, "pretune")
