@@ -38,3 +38,10 @@ class Packing:
         rows = len(self.order)
         flat = y.new_zeros(rows * self.width, y.shape[1]).index_copy(0, self.index, y)
         return flat.view(rows, self.width, -1)
+
+    def inside(self, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Of tokens that are neither first nor last of their row: their number among the M, and their place
+        in a flattened (N, T - 2) without those two. lengths (N,)."""
+        row, column = self.index // self.width, self.index % self.width
+        of = ((column > 0) & (column < lengths[row] - 1)).nonzero()[:, 0]
+        return of, row[of] * (self.width - 2) + column[of] - 1

@@ -248,15 +248,16 @@ class ELMo(Encoder):
         lengths, width = batch.lengths + 2, ids.shape[1]
         states = self._states(carry, len(ids), table)
         packings = [Packing.of(lengths, width, backward=way == 1) for way in range(self.ways)]
-        read = self._each_way(table, [packing.pack(ids) for packing in packings], packings, states)
-        mask = batch.mask.unsqueeze(-1)
-        tokens = F.embedding(ids[:, 1:-1], table) * mask  # (N, T, D)
-        layers = [torch.cat([tokens] * self.ways, dim=-1)]  # (N, T, 2D)
-        for outputs in zip(*(outputs for outputs, _ in read), strict=True):
-            sides = [p.unpack(y)[:, 1:-1] for p, y in zip(packings, outputs, strict=True)]  # (N, T, D)
-            layers.append(torch.cat(sides, dim=-1) * mask)
-        mean = torch.stack(layers).mean(0)  # (N, T, 2D): the untrained scalar mix
-        summary = torch.cat((mean_pool(mean, batch.mask), max_pool(mean, batch.mask)), dim=-1)  # (N, 4D)
+        packed = [packing.pack(ids) for packing in packings]
+        read = self._each_way(table, packed, packings, states)
+        words = [packing.inside(lengths) for packing in packings]
+        rows, T = batch.mask.shape
+        tokens = [table.index_select(0, index) for index in packed]  # (M, D) each
+        outputs = [tokens, *zip(*(own for own, _ in read), strict=True)]  # of each layer, of each way
+        layers = [side_by_side(ys, words, rows * T).view(rows, T, -1) for ys in outputs]  # (N, T, 2D)
+        mean = sum(layers[1:], layers[0]) / len(layers)  # (N, T, 2D) the untrained scalar mix
+        average = mean.sum(1) / batch.lengths.clamp(min=1)[:, None]  # (N, 2D); padding is zero
+        summary = torch.cat((average, max_pool(mean, batch.mask)), dim=-1)  # (N, 4D)
         return Encoded(tuple(layers), batch.mask, summary, self._after(carry, [after for _, after in read]))
 
     def _lines(self, batch: Batch, carry: Carry | None) -> Encoded:
@@ -363,6 +364,21 @@ class ELMo(Encoder):
             )
             for old, new in zip(before, after, strict=True)
         )
+
+
+def side_by_side(ys: Sequence[Tensor], words: Sequence[tuple[Tensor, Tensor]], places: int) -> Tensor:
+    """Packed outputs of each direction, (M, D), where their words stand: (places, 2D), zero elsewhere."""
+    D = ys[0].shape[1]
+    if torch.is_grad_enabled():
+        zeros = ys[0].new_zeros(places, D)
+        sides = [
+            zeros.index_copy(0, to, y.index_select(0, of)) for y, (of, to) in zip(ys, words, strict=True)
+        ]
+        return torch.cat(sides, dim=-1)
+    whole = ys[0].new_zeros(places, len(ys) * D)  # one block of fresh memory: touching it is what takes time
+    for way, (y, (of, to)) in enumerate(zip(ys, words, strict=True)):
+        whole[:, way * D : (way + 1) * D].index_copy_(0, to, y.index_select(0, of))
+    return whole
 
 
 def _between(batch: Batch, start: int, end: int) -> Tensor:
