@@ -170,9 +170,7 @@ def main() -> None:
     }
     tokens = sum(map(len, given[-1]))
     lengths = [len(words) for words in given[-1]]
-    print(
-        f"{options.size}, {options.threads} threads, {ROWS} rows of {min(lengths)} to {max(lengths)} words"
-    )
+    print(f"{options.size}, {options.threads} threads, {ROWS} rows of {min(lengths)} to {max(lengths)} words")
     reference = peer(given[0])
     for way, function in ways.items():
         greatest, relative = error(function(given[0]), reference, given[0])
