@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
@@ -22,7 +24,8 @@ from pretune.methods import METHODS
 from pretune.methods.elmo import ELMo, ElmoCodec, ElmoCodecConfig, ELMoConfig, ElmoPretraining, adopt
 from pretune.methods.elmo.pretraining import tokens_of
 from pretune.methods.elmo.tokens import spelled
-from pretune.runs.starts import adopted
+from pretune.runs.run import load_start
+from pretune.runs.starts import Start, adopted
 from pretune.tasks.both_ways import BothWays
 from pretune.tensors.batch import Batch, collate
 from pretune.tensors.streams import NO_TARGET
@@ -395,3 +398,24 @@ def test_chinese_is_read_in_bytes_and_learned(cut: str) -> None:
         encoder, codec, Corpus.of([text] * 4), Corpus.of([text] * 2), Fitting(device="cpu", quiet=True)
     )
     assert scores["perplexity"] < codec.size / 2
+
+
+@pytest.mark.slow
+def test_two_processes_pretrain_one_model(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("\n".join(TEXT * 40), encoding="utf-8")
+    shape = [
+        "encoder.dim=16",
+        "encoder.projection_dim=8",
+        "encoder.filters=[[1,8],[2,8]]",
+        "encoder.highways=1",
+    ]
+    learning = ["pretraining.streams=4", "pretraining.epochs=2", "pretraining.candidates=8"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "pretune"]
+    command += ["pretrain", "elmo", "text.txt", "--documents", "line", "--size", "tiny", "--out", "model"]
+    run = subprocess.run(
+        [*command, *shape, *learning], cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    start = load_start(tmp_path / "model")
+    assert isinstance(start, Start) and isinstance(start.encoder, ELMo)
+    assert start.encoder.softmax_weight is not None

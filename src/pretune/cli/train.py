@@ -112,7 +112,7 @@ def pretrain(
     """
     from pretune.config import update
     from pretune.runs.folders import check_out
-    from pretune.runs.run import TABLES
+    from pretune.runs.run import TABLES, is_main
     from pretune.runs.run import pretrain as run
     from pretune.runs.starts import method_named
 
@@ -145,7 +145,8 @@ def pretrain(
         ),
         info={"data": prints},
     )
-    notes(codec_of(out), score_lines(scores))
+    if is_main():  # the others do not wait until it is written
+        notes(codec_of(out), score_lines(scores))
     done(out, notes)
 
 
@@ -190,7 +191,7 @@ def adapt(
     from pretune.config import update
     from pretune.methods.base import Vocabulary
     from pretune.runs.folders import check_out
-    from pretune.runs.run import TABLES, load_start
+    from pretune.runs.run import TABLES, is_main, load_start
     from pretune.runs.run import adapt as run
 
     notes = Notes(quiet)
@@ -222,7 +223,8 @@ def adapt(
         ),
         info={"data": prints},
     )
-    notes(codec_of(out), score_lines(scores))
+    if is_main():  # the others do not wait until it is written
+        notes(codec_of(out), score_lines(scores))
     done(out, notes)
 
 
