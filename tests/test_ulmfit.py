@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from pretune.errors import UsageError, UserError
+from pretune.methods.raw_text import budget
 from pretune.methods.ulmfit import ULMFIT, AWDLSTMConfig, UlmfitCodec, UlmfitCodecConfig
 from pretune.methods.ulmfit.encoder import AWDLSTM
 from pretune.methods.ulmfit.pretraining import ADAPTATION, UlmfitPretraining
@@ -82,11 +83,10 @@ def test_without_held_out_text_it_tells_the_training_loss() -> None:
 
 
 def test_the_budget_shortens_epochs_and_schedule_alike() -> None:
-    setting = UlmfitPretraining(epochs=10, max_steps=250)
-    assert setting._budget(100) == (3, 83)
-    assert setting._budget(1000) == (1, 250)
-    assert setting._budget(20) == (10, 20)
-    assert UlmfitPretraining(epochs=2)._budget(30) == (2, 30)
+    assert budget(10, 100, 250) == (3, 83)
+    assert budget(10, 1000, 250) == (1, 250)
+    assert budget(10, 20, 250) == (10, 20)
+    assert budget(2, 30, None) == (2, 30)
     encoder, codec = start()
     scores = replace(QUICK, max_steps=5).run(encoder, codec, corpus, None, QUIET)
     assert scores["trained_tokens"] == 5 * 8 * 10
