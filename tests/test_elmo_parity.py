@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -405,3 +407,11 @@ def test_two_threads_read_as_one_does() -> None:
         torch.set_num_threads(before)
     for mine, theirs in zip(two, one, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_an_encoder_can_be_copied_and_sent_to_another_process() -> None:
+    codec, encoder = small()
+    before = layers(encoder, codec, ["good film"])
+    for other in (deepcopy(encoder), pickle.loads(pickle.dumps(encoder))):
+        assert len(other.cache) == 0
+        torch.testing.assert_close(layers(other, codec, ["good film"]), before)

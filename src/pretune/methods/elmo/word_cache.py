@@ -30,9 +30,9 @@ class WordCache:
         self._stamp: tuple[int, ...] = ()
         self._lock = Lock()
 
-    def __deepcopy__(self, memo: dict[int, object]) -> WordCache:
-        """A copied encoder begins with an empty one."""
-        return WordCache(self.memory)
+    def __reduce__(self) -> tuple[type[WordCache], tuple[int]]:
+        """An encoder that is copied or sent to another process begins with an empty one."""
+        return WordCache, (self.memory,)
 
     def clear(self) -> None:
         with self._lock:
