@@ -22,6 +22,7 @@ ULMFIT = Method(
         "small": AWDLSTMConfig(128, 400, task_drop_mult=0.5),
         "medium": AWDLSTMConfig(300, 800, task_drop_mult=0.5),
         "base": AWDLSTMConfig(),
+        "multifit": AWDLSTMConfig(400, 1550, 4, cell="qrnn", task_drop_mult=0.5),
     },
     pretraining=PRETRAINING,
     adaptation=ADAPTATION,

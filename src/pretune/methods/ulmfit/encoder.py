@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pretune.encoder import Encoded, Encoder, Purpose
-from pretune.errors import UsageError
+from pretune.errors import UsageError, choose
 from pretune.layers.dropout import locked_dropout, word_dropout
 from pretune.layers.lstm import State, WeightDropLSTM
 from pretune.layers.pooling import concat_pool
+from pretune.layers.qrnn import WeightDropQRNN
 from pretune.tensors.batch import Batch
 
-Carry = tuple[State, ...]  # one (h, c) a layer
+Carry = tuple[State, ...]  # a pair a layer, each (1, N, ...): h and c of an LSTM, c and last input of a QRNN
+Cell = Literal["lstm", "qrnn"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class AWDLSTMConfig:
     embedding: int = 400  # width of word vectors and of the last layer
     hidden: int = 1152  # width of the other layers; 1150 in the paper's own weights
     layers: int = 3
+    cell: Cell = "lstm"  # "qrnn" as MultiFiT has it: the first layer sees two tokens at a time
     bptt: int = 70  # tokens between cuts of the gradient in long texts
     max_len: int = 1400  # tokens at the end of a long text that are pooled and get gradient
     language_model: Dropouts = Dropouts()  # the release's `finetune_lm.py`
@@ -59,6 +63,8 @@ class AWDLSTMConfig:
         for name in ("embedding", "hidden", "layers", "bptt", "max_len"):
             if getattr(self, name) < 1:
                 raise UsageError(f"encoder.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.cell not in ("lstm", "qrnn"):
+            raise choose("encoder.cell", self.cell, ("lstm", "qrnn"))
 
     def widths(self) -> tuple[int, ...]:
         """Of the embedding and of each layer; the last equals the embedding, which is tied to it."""
@@ -84,16 +90,23 @@ class EmbeddingBlock(nn.Module):
 
 
 class LayerBlock(nn.Module):
-    """One LSTM and the dropout of its output on the way up."""
+    """One recurrent layer, `lstm` or `qrnn`, and the dropout of its output on the way up."""
 
-    def __init__(self, width_in: int, width: int) -> None:
+    def __init__(self, width_in: int, width: int, cell: Cell, window: int) -> None:
         super().__init__()
-        self.lstm = WeightDropLSTM(width_in, width)
+        if cell == "lstm":
+            self.lstm = WeightDropLSTM(width_in, width)
+        else:
+            self.qrnn = WeightDropQRNN(width_in, width, window)
         self.output_p = 0.0
+
+    @property
+    def cell(self) -> WeightDropLSTM | WeightDropQRNN:
+        return self.qrnn if hasattr(self, "qrnn") else self.lstm
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         """(N, T, I) -> the output (N, T, H), what goes up (N, T, H), the state."""
-        h, state = self.lstm(x, state)
+        h, state = self.cell(x, state)
         return h, locked_dropout(h, self.output_p, self.training), state
 
 
@@ -116,7 +129,10 @@ class AWDLSTM(Encoder):
         self.config = config
         widths = config.widths()
         self.embedding = EmbeddingBlock(words, config.embedding)
-        self.rnns = nn.ModuleList(LayerBlock(i, o) for i, o in pairwise(widths))
+        self.rnns = nn.ModuleList(
+            LayerBlock(i, o, config.cell, window=1 if layer else 2)
+            for layer, (i, o) in enumerate(pairwise(widths))
+        )
         self.width = config.embedding
         self.summary_width = 3 * config.embedding
         self.active: Purpose = "task"
@@ -138,7 +154,7 @@ class AWDLSTM(Encoder):
             rates = config.task.times(config.task_drop_mult if drop_mult is None else drop_mult)
         self.embedding.word_p, self.embedding.input_p = rates.embedding, rates.input
         for block in self._layers():
-            block.lstm.p = rates.weight
+            block.cell.p = rates.weight
             block.output_p = rates.hidden
         self._layers()[-1].output_p = 0.0  # the output dropout belongs to the head
         self.output_p = rates.output
@@ -164,7 +180,7 @@ class AWDLSTM(Encoder):
         return [block for block in self.rnns if isinstance(block, LayerBlock)]
 
     def _start(self, rows: int) -> Carry:
-        return tuple(block.lstm.start(rows) for block in self._layers())
+        return tuple(block.cell.start(rows) for block in self._layers())
 
     def _read(self, ids: Tensor, carry: Carry) -> tuple[list[Tensor], Carry]:
         """One call: (N, T) -> L + 1 × (N, T, D_l) and the state after it."""
