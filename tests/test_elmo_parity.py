@@ -20,7 +20,9 @@ import bilm
 from pretune.data.samples import Part
 from pretune.layers.char_cnn import CharCNN
 from pretune.layers.compiled import library
-from pretune.methods.elmo.encoder import Carry, ELMo, ELMoConfig
+from pretune.methods.elmo import encoder as network
+from pretune.methods.elmo.config import ELMoConfig
+from pretune.methods.elmo.encoder import Carry, ELMo
 from pretune.methods.elmo.release import Release
 from pretune.methods.elmo.tokens import SPECIALS, ElmoCodec, spelled
 from pretune.methods.elmo.word_cache import ENTRY, WordCache
@@ -30,10 +32,12 @@ Shared = Callable[[str], Path]
 SENTENCE = "the film was naïve an unbelievable Āt".split()
 
 
-@pytest.fixture(params=["compiled", "plain"])
+@pytest.fixture(params=["compiled", "plain", "lockstep"])
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways to work out the recurrence."""
-    monkeypatch.setenv("PRETUNE_COMPILED", "0" if request.param == "plain" else "")
+    """All ways to work out the recurrence; in lockstep is how other devices than a processor do it."""
+    monkeypatch.setenv("PRETUNE_COMPILED", "" if request.param == "compiled" else "0")
+    if request.param == "lockstep":
+        monkeypatch.setattr(network, "in_lockstep", lambda table: True)
     if request.param == "compiled" and library() is None:
         pytest.skip("needs a C compiler")
 

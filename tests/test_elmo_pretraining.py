@@ -22,6 +22,7 @@ from pretune.data.vocab import Vocab
 from pretune.errors import UsageError, UserError
 from pretune.methods import METHODS
 from pretune.methods.elmo import ELMo, ElmoCodec, ElmoCodecConfig, ELMoConfig, ElmoPretraining, adopt
+from pretune.methods.elmo import encoder as network
 from pretune.methods.elmo.pretraining import tokens_of
 from pretune.methods.elmo.tokens import spelled
 from pretune.runs.run import load_start
@@ -209,8 +210,12 @@ def golden_batch(arrays: Any, step: int) -> Batch:
     )
 
 
-def test_five_steps_equal_the_releases_training(shared: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize("lockstep", [False, True])
+def test_five_steps_equal_the_releases_training(
+    lockstep: bool, shared: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Losses, gradient norms before clipping, states, and weights after the first and the fifth step."""
+    monkeypatch.setattr(network, "in_lockstep", lambda table: lockstep)
     window, clip = 10, 1.0
     with np.load(shared("fixtures/elmo/golden_train.npz")) as arrays:
         encoder = ELMo(TRAINED, 32)

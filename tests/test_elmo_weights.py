@@ -21,7 +21,8 @@ from checkpoints import write_checkpoint
 from pretune.data.samples import Part
 from pretune.errors import UserError
 from pretune.methods import METHODS
-from pretune.methods.elmo.encoder import ELMo, ELMoConfig
+from pretune.methods.elmo.config import ELMoConfig
+from pretune.methods.elmo.encoder import ELMo
 from pretune.methods.elmo.options import options_of, read_options
 from pretune.methods.elmo.release import Release
 from pretune.methods.elmo.tokens import ElmoCodec, ElmoCodecConfig

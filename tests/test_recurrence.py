@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from pretune.errors import UsageError, UserError
 from pretune.layers import compiled, fused, packing
 from pretune.layers.linear import linear
+from pretune.layers.lockstep import recur_together
 from pretune.layers.recurrence import Clips, recur
 
 
@@ -198,10 +199,12 @@ def test_float64_takes_the_plain_path_and_is_exact() -> None:
         torch.testing.assert_close(a, b, atol=1e-13, rtol=1e-13)
 
 
+MOVED = ("products", "h", "c", "weight_hh", "weight_proj")  # what has a gradient
+
+
 def gradients(case: Case, of: object) -> list[Tensor | None]:
     """Of a fixed mix of all outputs, by products, state and weights."""
-    names = ["products", "h", "c", "weight_hh", "weight_proj"]
-    leaves = {n: v.clone().requires_grad_() for n in names if (v := getattr(case, n)) is not None}
+    leaves = {n: v.clone().requires_grad_() for n in MOVED if (v := getattr(case, n)) is not None}
     outputs = of(replace(case, **leaves))  # type: ignore[operator]
     random = torch.Generator().manual_seed(1)
     total = sum((x * torch.randn(x.shape, generator=random).to(x)).sum() for x in outputs)
@@ -211,6 +214,30 @@ def gradients(case: Case, of: object) -> list[Tensor | None]:
 @pytest.mark.parametrize("name", CASES)
 def test_its_gradients_are_those_of_the_equations(name: str, way: str) -> None:
     close(gradients(CASES[name], Case.run), gradients(CASES[name], loop), 1e-5)
+
+
+def together(case: Case) -> tuple[Tensor, ...]:
+    """The case in one direction, its mirror image (all signs turned) in the other, in lockstep."""
+    products = case.products if case.index is None else case.products.index_select(0, case.index)
+
+    def pair(x: Tensor, sign: int = -1) -> Tensor:
+        return torch.stack((x, sign * x))
+
+    project = None if case.weight_proj is None else pair(case.weight_proj)
+    state = pair(case.h), pair(case.c)
+    done = recur_together(pair(products), case.counts, state, pair(case.weight_hh), project, case.clips)
+    return tuple(x[way] for x in done for way in range(2))
+
+
+def apart(case: Case) -> tuple[Tensor, ...]:
+    turned = {n: -v for n in MOVED if (v := getattr(case, n)) is not None}
+    return tuple(x for both in zip(loop(case), loop(replace(case, **turned)), strict=True) for x in both)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_directions_in_lockstep_are_each_as_alone(name: str) -> None:
+    close(together(CASES[name]), apart(CASES[name]))
+    close(gradients(CASES[name], together), gradients(CASES[name], apart), 1e-5)
 
 
 @needs_kernels

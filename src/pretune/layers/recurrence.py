@@ -89,9 +89,9 @@ def _plain(
         gates = multiply(h[:n]).add_(products[here] if index is None else given[:n])  # (n, 4H)
         i_f, g, o = gates[:, : 2 * width].sigmoid_(), gates[:, 2 * width : 3 * width], gates[:, 3 * width :]
         cell = c[:n].mul_(i_f[:, width:]).addcmul_(i_f[:, :width], g.tanh_())  # (n, H)
-        _clip_(cell, clips.cell)
+        clip_(cell, clips.cell)
         out = torch.tanh(cell, out=squashed[:n]).mul_(o.sigmoid_())  # (n, H)
-        h[:n] = y[here] = _clip_(out if project is None else project(out), clips.projection)  # (n, D)
+        h[:n] = y[here] = clip_(out if project is None else project(out), clips.projection)  # (n, D)
         at += n
     return y, h, c
 
@@ -173,10 +173,10 @@ def _keep(
         i, f = z[:, :width].sigmoid_(), z[:, width : 2 * width].sigmoid_()
         g, o = z[:, 2 * width : 3 * width].tanh_(), z[:, 3 * width :].sigmoid_()
         cell = last_c[:n].mul_(f).addcmul_(i, g)  # (n, H)
-        cells[here] = _clip_(cell, clips.cell)
+        cells[here] = clip_(cell, clips.cell)
         torch.mul(o, cell.tanh(), out=hidden[here])
         projected = hidden[here] if weight_proj is None else hidden[here] @ weight_proj.t()  # (n, D)
-        last_h[:n] = y[here] = _clip_(projected.clone(), clips.projection)
+        last_h[:n] = y[here] = clip_(projected.clone(), clips.projection)
         at += n
     return y, last_h, last_c, gates, cells, hidden
 
@@ -226,12 +226,17 @@ def _back(
 
 def _earlier(h: Tensor, y: Tensor, counts: Sequence[int]) -> Tensor:
     """The output of the step before each token: (M, D)."""
+    return torch.cat((h, y)).index_select(0, earlier_places(counts, len(h)).to(h.device))
+
+
+def earlier_places(counts: Sequence[int], rows: int) -> Tensor:
+    """Where each token's step before stands among the state's rows and, after them, all outputs: (M,)."""
     places, at = [torch.arange(counts[0])], 0
     for before, n in pairwise(counts):
-        places.append(torch.arange(at, at + n) + len(h))
+        places.append(torch.arange(at, at + n) + rows)
         at += before
-    return torch.cat((h, y)).index_select(0, torch.cat(places).to(h.device))
+    return torch.cat(places)
 
 
-def _clip_(x: Tensor, bound: float | None) -> Tensor:
+def clip_(x: Tensor, bound: float | None) -> Tensor:
     return x if bound is None else x.clamp_(-bound, bound)

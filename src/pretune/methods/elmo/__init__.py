@@ -8,7 +8,8 @@ from pretune.data.rows import Codec
 from pretune.encoder import Encoder
 from pretune.errors import UsageError
 from pretune.methods.base import Method
-from pretune.methods.elmo.encoder import ELMo, ELMoConfig
+from pretune.methods.elmo.config import ELMoConfig
+from pretune.methods.elmo.encoder import ELMo
 from pretune.methods.elmo.pretraining import ADAPTATION, PRETRAINING, ElmoPretraining, adopt
 from pretune.methods.elmo.tokens import ElmoCodec, ElmoCodecConfig
 from pretune.recipes.features import Features

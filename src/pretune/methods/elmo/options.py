@@ -11,7 +11,7 @@ from typing import Any, Final, get_args
 from pretune.data.files import read_bytes, shown
 from pretune.errors import UserError
 from pretune.layers.char_cnn import Activation
-from pretune.methods.elmo.encoder import ELMoConfig
+from pretune.methods.elmo.config import ELMoConfig
 
 Options = Mapping[str, Any]
 REQUIRED: Final = object()

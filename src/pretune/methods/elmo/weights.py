@@ -18,7 +18,8 @@ from pretune.data.hdf5 import Hdf5, write_hdf5
 from pretune.data.tensor_bundle import TensorBundle
 from pretune.data.vocab import Vocab, write_text
 from pretune.errors import UsageError, UserError
-from pretune.methods.elmo.encoder import ELMo, ELMoConfig
+from pretune.methods.elmo.config import ELMoConfig
+from pretune.methods.elmo.encoder import ELMo
 from pretune.methods.elmo.options import options_of, read_options
 from pretune.methods.elmo.release import Release
 from pretune.methods.elmo.tokens import ElmoCodec, ElmoCodecConfig, read_vocabulary
