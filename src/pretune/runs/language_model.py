@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from math import isnan, nan
@@ -21,12 +21,16 @@ from pretune.data.vocab import Vocab
 from pretune.errors import UsageError, UserError, choose
 from pretune.methods.elmo import ElmoCodec
 from pretune.methods.elmo.tokens import SPECIALS
+from pretune.methods.ulmfit import UlmfitCodec
 from pretune.methods.ulmfit.rules import SPECIALS as RULES
 from pretune.runs.embedder import Embedder
+from pretune.runs.folders import read_config
+from pretune.runs.generation import Generated, Generating, generate, stream
 from pretune.runs.neighbours import Neighbour, neighbours
 from pretune.runs.readings import Sentence, part_of
 from pretune.runs.run import load_start
 from pretune.runs.starts import Start
+from pretune.runs.writers import UlmfitWriter, Writer
 from pretune.tasks.base import Task
 from pretune.tasks.both_ways import BothWays
 from pretune.tasks.next_token import NextToken, perplexity
@@ -101,6 +105,10 @@ class LanguageModel:
     def load(cls, folder: str | Path, device: str = "auto") -> LanguageModel:
         """A folder that `pretrain`, `adapt` or `import` left."""
         folder = Path(folder)
+        if read_config(folder)["kind"] == "model":
+            raise UserError(
+                f"{folder} has learned a task and is a language model no more; give the folder it came from"
+            )
         start = load_start(folder)
         if isinstance(start, list):
             names = ", ".join(str(folder / one.name) for one in start)
@@ -203,6 +211,55 @@ class LanguageModel:
         """See `runs/neighbours.py`; a model without softmax can be asked through `Embedder`."""
         embedder = Embedder.of(self.start)
         return neighbours(embedder, corpus, word, sentence, position, top, layer, same_word)
+
+    def generate(
+        self,
+        prompt: str = "",
+        max_tokens: int = 100,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        count: int = 1,
+        seed: int = 0,
+        beams: int | None = None,
+        length_penalty: float = 0.0,
+        stop: bool = True,
+        unknown: bool = False,
+        avoid: Sequence[str] = (),
+    ) -> list[Generated]:
+        """Texts that go on from `prompt`, or lead to it if the model reads from the right; see `Generating`.
+
+        The prompt is read once and every token costs one step. Of a ULMFiT.
+        """
+        how = Generating(
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            count=count,
+            seed=seed,
+            beams=beams,
+            length_penalty=length_penalty,
+            stop=stop,
+            unknown=unknown,
+            avoid=tuple(avoid),
+        )
+        return generate(self.writer(), prompt, how)
+
+    def stream(self, prompt: str = "", how: Generating = Generating()) -> Iterator[str]:  # noqa: B008, frozen
+        """The text of `generate`, piece by piece as it is written."""
+        return stream(self.writer(), prompt, how)
+
+    def writer(self) -> Writer:
+        """The model as one that writes."""
+        if not isinstance(self.start.codec, UlmfitCodec):
+            raise UserError(
+                f"{self.start.method.name} reads sentences both ways and writes no text; generate with ulmfit"
+            )
+        return UlmfitWriter(self.model, self.start.codec)
 
     def words(self, text: Sentence) -> list[str]:
         """What the model takes as the words of a text, which `position` counts."""

@@ -1,0 +1,137 @@
+"""Writers: what generation has to know of a method: how a prompt is read, how tokens become text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, cast
+
+import torch
+from torch import Tensor
+
+from pretune.methods.ulmfit import UlmfitCodec
+from pretune.methods.ulmfit.rules import END, FIELD, PAD, START
+from pretune.runs.search import Reader
+from pretune.runs.trained import evaluating
+from pretune.tasks.next_token import NextTokenHead
+from pretune.tensors.batch import Batch
+from pretune.training.model import Model
+
+FAKE: Final = "xxfake"  # fills fastai's vocabularies up to a multiple of eight
+PROMPT_TOKENS: Final = 1024  # of a prompt that are read at a time
+
+
+class Writer(Reader, Protocol):
+    """A language model that writes."""
+
+    @property
+    def leftwards(self) -> bool:
+        """Whether it writes what stands before the prompt."""
+        ...
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Ids that end a document."""
+        ...
+
+    @property
+    def silent(self) -> tuple[int, ...]:
+        """Ids that stand for no text at all."""
+        ...
+
+    @property
+    def unknown(self) -> int | None:
+        """The id of all words outside the vocabulary."""
+        ...
+
+    def id_of(self, word: str) -> int | None:
+        """Of a word or mark of the vocabulary."""
+        ...
+
+    def prompt(self, text: str) -> list[int]:
+        """Ids in the order they are read, the mark of the beginning first."""
+        ...
+
+    def unknown_words(self, text: str) -> list[str]:
+        """Those of a prompt that the vocabulary lacks."""
+        ...
+
+    def words(self, ids: Sequence[int]) -> tuple[str, ...]: ...
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Readable text of ids in the order they are read."""
+        ...
+
+
+@dataclass
+class UlmfitWriter:
+    """An AWD-LSTM: forward from the mark of the beginning, or backward from the same mark as the end.
+
+    `model` is an encoder under a `NextTokenHead`. A backward model has learned that its mark stands between
+    texts too, so what it reads after one is a text from its last word on.
+    """
+
+    model: Model
+    codec: UlmfitCodec
+    leftwards: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.leftwards = self.codec.config.direction == "backward"
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        return self._known(START, END)
+
+    @property
+    def silent(self) -> tuple[int, ...]:
+        fakes = [word for word in self.codec.vocab.words if word.startswith(FAKE)]
+        return self._known(PAD, FIELD, *fakes)
+
+    @property
+    def unknown(self) -> int | None:
+        return self.codec.unknown_id
+
+    def id_of(self, word: str) -> int | None:
+        return self.codec.vocab.ids.get(word)
+
+    def prompt(self, text: str) -> list[int]:
+        begin, *ids = self.codec.ids([text])[0]
+        return [begin, *(ids[::-1] if self.leftwards else ids)]
+
+    def unknown_words(self, text: str) -> list[str]:
+        return [word for word in self.codec.tokens(text) if word not in self.codec.vocab.ids]
+
+    def words(self, ids: Sequence[int]) -> tuple[str, ...]:
+        return tuple(self.codec.vocab.words[number] for number in ids)
+
+    def text(self, ids: Sequence[int]) -> str:
+        return self.codec.decode(ids[::-1] if self.leftwards else ids)
+
+    def read(self, ids: Tensor, carry: Any) -> tuple[Tensor, Any]:
+        encoder, head = self.model.encoder, cast(NextTokenHead, self.model.head)
+        device = next(self.model.parameters()).device
+        encoder.purpose("language_model")
+        try:
+            with evaluating(self.model), torch.no_grad():
+                for some in torch.split(ids.to(device), PROMPT_TOKENS, dim=1):
+                    encoded = encoder(_whole(some), carry)
+                    carry = encoded.carry
+                logits = head.logits(encoded.layers[-1][:, -1])  # (N, V)
+                return logits.float().log_softmax(-1).cpu(), carry
+        finally:
+            encoder.purpose("task")
+
+    def pick(self, carry: Any, rows: Tensor) -> Any:
+        """Rows are the last dimension but one of every tensor of the state."""
+        if isinstance(carry, Tensor):
+            return carry.index_select(-2, rows.to(carry.device))
+        return tuple(self.pick(part, rows) for part in carry)
+
+    def _known(self, *words: str) -> tuple[int, ...]:
+        return tuple(self.codec.vocab.ids[word] for word in words if word in self.codec.vocab.ids)
+
+
+def _whole(ids: Tensor) -> Batch:
+    """Rows without padding, (N, T)."""
+    owner = torch.arange(len(ids), device=ids.device)
+    return Batch(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros_like(ids), owner)
