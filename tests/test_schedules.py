@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pretune.training.schedules import Constant, OneCycle, SlantedTriangular, WarmupLinear
+from pretune.training.schedules import Constant, MomentumCycle, OneCycle, SlantedTriangular, WarmupLinear
 
 
 @pytest.mark.parametrize(
@@ -18,13 +18,24 @@ def test_slanted_triangles_never_fall_below_their_lowest_rate() -> None:
 
 def test_one_cycle_begins_peaks_and_ends_as_fastai_does() -> None:
     schedule = OneCycle()
-    assert schedule(0, 101) == pytest.approx(1 / 25)
-    assert schedule(25, 101) == pytest.approx(1.0)
-    assert schedule(100, 101) == pytest.approx(1e-5)
+    assert schedule(0, 100) == pytest.approx(1 / 25)
+    assert schedule(25, 100) == pytest.approx(1.0)
+    assert schedule(100, 100) == pytest.approx(1e-5)
+    assert MomentumCycle()(0, 100) == MomentumCycle()(100, 100) == pytest.approx(0.8)
+    assert MomentumCycle()(25, 100) == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("steps", [1, 7, 40])
+def test_rate_and_momentum_of_every_step_are_those_of_fit_one_cycle(steps: int) -> None:
+    fastai = pytest.importorskip("fastai.callback.schedule", reason="fastai is the oracle")
+    rate, momentum = fastai.combined_cos(0.25, 1 / 25, 1.0, 1e-5), fastai.combined_cos(0.25, 0.8, 0.7, 0.8)
+    for step in range(steps):
+        assert OneCycle()(step, steps) == pytest.approx(rate(step / steps), abs=1e-6)
+        assert MomentumCycle()(step, steps) == pytest.approx(momentum(step / steps), abs=1e-6)
 
 
 def test_one_cycle_may_climb_to_its_very_end() -> None:
-    assert OneCycle(climb=1.0)(9, 10) == pytest.approx(1.0)
+    assert OneCycle(climb=1.0)(10, 10) == pytest.approx(1.0)
     assert OneCycle(climb=0.0)(0, 10) == pytest.approx(1.0)
 
 

@@ -106,10 +106,18 @@ def fingerprint(
                     [group.name, group.lr, group.weight_decay, sum(p.numel() for p in group.parameters())]
                     for group in stage.groups
                 ],
+                **_beyond(stage),
             }
             for stage in stages
         ],
     }
+
+
+def _beyond(stage: Stage) -> dict[str, Any]:
+    """What not every stage has."""
+    said = {"window": stage.window, "momentum": stage.momentum and _describe(stage.momentum)}
+    said["decay"] = None if all(group.decay_all for group in stage.groups) else "not of norms and biases"
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def _digest(model: nn.Module) -> str:

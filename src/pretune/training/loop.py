@@ -9,11 +9,13 @@ from typing import Any
 
 from pretune.keys import key
 from pretune.tensors.batch import Batch
+from pretune.training.averaging import averaged, settle
 from pretune.training.checkpoints import Checkpoints, fingerprint
 from pretune.training.devices import seed_dropout, team
 from pretune.training.fitting import Fitted, Fitting
 from pretune.training.interrupts import Interrupted, Interrupts
 from pretune.training.model import Model
+from pretune.training.optimizers import set_momentum
 from pretune.training.progress import progress
 from pretune.training.run import Run, Validate
 from pretune.training.sources import Source, feed, step_keys
@@ -55,10 +57,13 @@ def fit(
             while state.stage_epoch < stage.epochs:
                 rest = islice(batches, steps[state.stage_epoch] - state.epoch_step)
                 entry = train_epoch(run, stage, rest, sum(steps))
-                if validate:
-                    entry["scores"] = run.validated(validate, metric)
-                    stage.train(model)
+                with averaged(run.optimizer):
+                    if validate:
+                        entry["scores"] = run.validated(validate, metric)
+                        stage.train(model)
+                    run.keep(entry["scores"], metric, higher_is_better)
                 run.end_epoch(stage, entry, metric, higher_is_better)
+            settle(run.optimizer)
             state.end_stage()
         if run.best_weights is not None:
             model.load_state_dict(run.best_weights)
@@ -67,29 +72,37 @@ def fit(
 
 def train_epoch(run: Run, stage: Stage, steps: Iterable[list[Batch]], stage_steps: int) -> dict[str, Any]:
     """The rest of an epoch, one optimizer step for every list of batches; its line of the history."""
-    state, crew = run.state, run.crew
     for batches in steps:
-        targets = [run.model.head.targets(batch) for batch in batches]
-        tokens = sum(int(batch.mask.sum()) for batch in batches)
-        all_targets, all_tokens = run.agree(stage, sum(targets), tokens)  # over all processes
-
-        seed_dropout(crew, key(run.fitting.seed, "step", state.stage, state.step, crew.process_index))
-        factor = stage.schedule(state.stage_step, stage_steps)
-        for group in run.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
-
-        for batch, own_targets in zip(batches, targets, strict=True):
-            with nullcontext() if batch is batches[-1] else crew.no_sync(run.shell):
-                loss, reported, carry = run.shell(batch.to(crew.device), run.carry)
-                # a sum over own targets -> a mean over all; DDP divides by the number of processes
-                crew.backward(loss * (crew.num_processes / max(1.0, all_targets)))
-            run.carry = carry if run.source.carries else None
-            run.losses.add(state.step + 1, own_targets, loss, reported)
-        if stage.clip is not None:
-            crew.clip_grad_norm_(run.weights(), stage.clip)
-        run.optimizer.step()
-        run.optimizer.zero_grad()
-
-        state.end_step(int(all_targets), int(all_tokens), run.clock.lap())
-        run.report.step(run.losses.recent, run.rate(), state.epoch_tokens / state.epoch_seconds)
+        train_step(run, stage, batches, stage_steps)
     return run.epoch_entry(stage)
+
+
+def train_step(run: Run, stage: Stage, batches: list[Batch], stage_steps: int) -> None:
+    """One optimizer step on some batches."""
+    state, crew = run.state, run.crew
+    targets = [run.model.head.targets(batch) for batch in batches]
+    tokens = sum(int(batch.mask.sum()) for batch in batches)
+    all_targets, all_tokens = run.agree(stage, sum(targets), tokens)  # over all processes
+
+    seed_dropout(crew, key(run.fitting.seed, "step", state.stage, state.step, crew.process_index))
+    width = sum(batch.ids.shape[1] for batch in batches) / len(batches)
+    factor = stage.factor(state.stage_step, stage_steps, width)
+    for group in run.optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
+        if stage.momentum is not None:
+            set_momentum(group, stage.momentum(state.stage_step, stage_steps))
+
+    for batch, own_targets in zip(batches, targets, strict=True):
+        with nullcontext() if batch is batches[-1] else crew.no_sync(run.shell):
+            loss, reported, carry = run.shell(batch.to(crew.device), run.carry)
+            # a sum over own targets -> a mean over all; DDP divides by the number of processes
+            crew.backward(loss * (crew.num_processes / max(1.0, all_targets)))
+        run.carry = carry if run.source.carries else None
+        run.losses.add(state.step + 1, own_targets, loss, reported)
+    if stage.clip is not None:
+        crew.clip_grad_norm_(run.weights(), stage.clip)
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+
+    state.end_step(int(all_targets), int(all_tokens), run.clock.lap())
+    run.report.step(run.losses.recent, run.rate(), state.epoch_tokens / state.epoch_seconds)

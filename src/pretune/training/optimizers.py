@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
 
 class Optimizer(Protocol):
     def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer: ...
+
+
+@runtime_checkable
+class Watching(Protocol):
+    """An optimizer that changes its ways by held-out losses."""
+
+    def after_epoch(self, optimizer: torch.optim.Optimizer, losses: Sequence[float]) -> bool:
+        """`losses` of the stage's epochs, low is good, the newest last; True if the stage is over."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,14 @@ class SGD:
 
     def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         return torch.optim.SGD(groups, momentum=self.momentum)
+
+
+def set_momentum(group: dict[str, Any], momentum: float) -> None:
+    """Adam's first decay, or what plain SGD calls momentum."""
+    if "betas" in group:
+        group["betas"] = (momentum, group["betas"][1])
+    else:
+        group["momentum"] = momentum
 
 
 def _noted(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from pretune.errors import UserError, choose
+from pretune.training.averaging import unwrapped
 from pretune.training.checkpoints import Checkpoint, Checkpoints, State
 from pretune.training.devices import from_first, prepare, share_buffers, together
 from pretune.training.fitting import Fitting
 from pretune.training.interrupts import Interrupted, Interrupts
 from pretune.training.losses import Losses
 from pretune.training.model import Model
+from pretune.training.optimizers import Watching
 from pretune.training.progress import Progress
 from pretune.training.sources import Source, optimizer_steps
 from pretune.training.stage import Stage
@@ -139,10 +141,9 @@ class Run:
                 raise choose("metric", metric, scores)
         return from_first(self.crew, scores)
 
-    def end_epoch(self, stage: Stage, entry: dict[str, Any], metric: str | None, higher: bool) -> None:
-        """Keep the weights if they are the best so far; write a checkpoint; stop if that was asked for."""
+    def keep(self, scores: dict[str, float], metric: str | None, higher: bool) -> None:
+        """Keep the weights if they are the best so far."""
         state = self.state
-        scores = entry["scores"]
         if metric is None:
             state.best = scores
         elif scores:
@@ -153,10 +154,19 @@ class Run:
                 }
             else:
                 state.stale += 1
+
+    def end_epoch(self, stage: Stage, entry: dict[str, Any], metric: str | None, higher: bool) -> None:
+        """Let the optimizer draw its conclusions; write a checkpoint; stop if that was asked for."""
+        state = self.state
         state.add_seconds(self.clock.lap())
         state.end_epoch(entry)
         self.report.epoch(entry)
-        if self.fitting.patience and state.stale >= self.fitting.patience:
+        over = False
+        if isinstance(stage.optimizer, Watching) and metric is not None and entry["scores"]:
+            scores = [past["scores"][metric] for past in state.history if past["stage"] == state.stage]
+            losses = [-score if higher else score for score in scores]
+            over = stage.optimizer.after_epoch(unwrapped(self.optimizer), losses)
+        if over or (self.fitting.patience and state.stale >= self.fitting.patience):
             state.stage_epoch = stage.epochs
         stop, old = together(self.crew, self.interrupts.noted, self.checkpoints.old())
         if stop or old or self.checkpoints.due(state.step):

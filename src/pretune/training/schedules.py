@@ -22,6 +22,14 @@ class Constant:
 
 
 @dataclass(frozen=True)
+class Cosine:
+    """From the peak down to nothing in half a wave, without a climb (Loshchilov & Hutter 2017)."""
+
+    def __call__(self, step: int, steps: int) -> float:
+        return _cosine(1.0, 0.0, step / steps)
+
+
+@dataclass(frozen=True)
 class SlantedTriangular:
     """A short climb and a long descent, eq. 3 of Howard & Ruder (2018).
 
@@ -51,17 +59,39 @@ class WarmupLinear:
 
 @dataclass(frozen=True)
 class OneCycle:
-    """Cosine up from 1/div, cosine down to 1/div_final (Smith 2018, as fastai's `fit_one_cycle`)."""
+    """Cosine up from 1/div, cosine down to 1/div_final (Smith 2018, as fastai's `fit_one_cycle`).
+
+    As there, the lowest rate stands at the end of the last step: that step itself is a little above it.
+    """
 
     climb: float = 0.25  # share of the steps spent climbing
     div: float = 25.0
     div_final: float = 1e5
 
     def __call__(self, step: int, steps: int) -> float:
-        position = step / max(1, steps - 1)
-        if position <= self.climb > 0:
-            return _cosine(1 / self.div, 1.0, position / self.climb)
-        return _cosine(1.0, 1 / self.div_final, (position - self.climb) / (1 - self.climb))
+        return _cycle(step / steps, self.climb, 1 / self.div, 1.0, 1 / self.div_final)
+
+
+@dataclass(frozen=True)
+class MomentumCycle:
+    """Momentum from high to low and back while the rate goes up and down: fastai's `moms`.
+
+    Not a factor but the value itself, as `Stage.momentum` wants it; 0.8, 0.7, 0.8 are fastai's for text.
+    """
+
+    high: float = 0.8
+    low: float = 0.7
+    climb: float = 0.25  # share of the steps until it is low: that of the rate's own cycle
+
+    def __call__(self, step: int, steps: int) -> float:
+        return _cycle(step / steps, self.climb, self.high, self.low, self.high)
+
+
+def _cycle(position: float, turn: float, start: float, middle: float, end: float) -> float:
+    """From start to middle at `turn`, then to end at 1, both in cosines."""
+    if position < turn or turn == 1:
+        return _cosine(start, middle, position / turn)
+    return _cosine(middle, end, (position - turn) / (1 - turn))
 
 
 def _cosine(start: float, end: float, position: float) -> float:

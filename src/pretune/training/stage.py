@@ -13,6 +13,8 @@ from pretune.errors import UserError
 from pretune.training.optimizers import AdamW, Optimizer
 from pretune.training.schedules import Constant, Schedule
 
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+
 
 @dataclass(frozen=True)
 class Group:
@@ -22,9 +24,22 @@ class Group:
     modules: tuple[nn.Module, ...]
     lr: float
     weight_decay: float = 0.0  # decoupled, per step, times the rate
+    decay_all: bool = True  # False: none for norms and for what is called bias, as fastai 2
 
     def parameters(self) -> list[nn.Parameter]:
         return list(dict.fromkeys(p for module in self.modules for p in module.parameters()))
+
+    def spared(self) -> set[nn.Parameter]:
+        """Weights without decay. The biases of an LSTM are not among them: fastai knows them not as such."""
+        if self.decay_all:
+            return set()
+        inner = [module for outer in self.modules for module in outer.modules()]
+        return {
+            p
+            for module in inner
+            for name, p in module.named_parameters(recurse=False)
+            if isinstance(module, NORMS) or name == "bias" or name.endswith("_bias")
+        }
 
 
 @dataclass(frozen=True)
@@ -41,6 +56,12 @@ class Stage:
     schedule: Schedule = field(default_factory=Constant)  # factor on every group's rate, per step
     optimizer: Optimizer = field(default_factory=AdamW)
     clip: float | None = None  # largest gradient norm
+    momentum: Schedule | None = None  # Adam's first decay at each step; None: the optimizer's own
+    window: int | None = None  # tokens of a row at which rates are as said, in proportion otherwise
+
+    def factor(self, step: int, steps: int, tokens: float) -> float:
+        """Of every group's rate at a step whose rows have so many tokens."""
+        return self.schedule(step, steps) * (1.0 if self.window is None else tokens / self.window)
 
     def optimized(self) -> list[dict[str, Any]]:
         """Parameter groups for the optimizer. A tied weight moves with the first group that has it."""
@@ -49,9 +70,14 @@ class Stage:
         for group in self.groups:
             own = [p for p in group.parameters() if p not in seen]
             seen.update(own)
-            if own:
-                rate = {"lr": group.lr, "initial_lr": group.lr, "weight_decay": group.weight_decay}
-                groups.append({"params": own, "name": group.name} | rate)
+            spared = group.spared()
+            for part, decay in (
+                ([p for p in own if p not in spared], group.weight_decay),
+                ([p for p in own if p in spared], 0.0),
+            ):
+                if part:
+                    rate = {"lr": group.lr, "initial_lr": group.lr, "weight_decay": decay}
+                    groups.append({"params": part, "name": group.name} | rate)
         if not groups:
             raise UserError(f"stage {self.name!r} has no weights to train; put modules into its groups")
         return groups
