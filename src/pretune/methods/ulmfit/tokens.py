@@ -21,8 +21,8 @@ from pretune.methods.ulmfit import rules
 from pretune.methods.ulmfit.rules import FIELD, PAD, REPEAT, REPEAT_WORD, SPECIALS, START, UNKNOWN
 
 Direction = Literal["forward", "backward"]
+Rules = Literal["v2", "v1", "v07"]
 
-PROFILE: Final = "v2"  # which of fastai's rule sets
 # Runs between spaces, and spaces that are tokens, as in spaCy: all but a single blank.
 PIECE: Final = re.compile(r"\S+|\s{2,}|[^\S ]")
 RUN: Final = re.compile(r"\S+")
@@ -45,8 +45,12 @@ class UlmfitCodecConfig:
     """How often a word must occur to be kept."""
     direction: Direction = "forward"
     """backward reads every text from right to left."""
+    rules: Rules = "v2"
+    """Whose text rules come first: fastai's of version 2, 1 or 0.7, for weights of that time."""
 
     def __post_init__(self) -> None:
+        if self.rules not in get_args(Rules):
+            raise choose("rules", self.rules, get_args(Rules))
         if self.direction not in get_args(Direction):
             raise choose("direction", self.direction, get_args(Direction))
         if self.max_vocab <= len(SPECIALS):
@@ -267,18 +271,18 @@ class UlmfitCodec:
         backward = ", read from right to left" if self.config.direction == "backward" else ""
         described = self._splitter.segmenter.described
         language = self.config.language
-        return f"{described} ({language}) after fastai's {PROFILE} rules, {self.size:,} ids{backward}"
+        return f"{described} ({language}) after fastai's {self.config.rules} rules, {self.size:,} ids{backward}"
 
     def fingerprint(self) -> str:
         """Names a token file: equal where `ids` gives the same for every text, whatever the direction."""
         own = self._splitter.segmenter
-        said = (PROFILE, self.config.language, own.name, own.version, self.vocab.words)
+        said = (self.config.rules, self.config.language, own.name, own.version, self.vocab.words)
         return blake2b(json.dumps(said).encode(), digest_size=16).hexdigest()
 
     def save(self, folder: Path) -> None:
         """codec.json and vocab.txt."""
         self.vocab.save(folder / "vocab.txt")
-        settings = {"rules": PROFILE, **asdict(self.config)}
+        settings = asdict(self.config)
         write_text(folder / "codec.json", json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
 
     @classmethod
@@ -290,6 +294,6 @@ class UlmfitCodec:
             raise UserError(f"{folder}: no codec.json there, so no codec of ULMFiT") from None
         except ValueError as error:
             raise UserError(f"{path}: not JSON ({error})") from None
-        if not isinstance(settings, dict) or settings.pop("rules", None) != PROFILE:
-            raise UserError(f'{path}: "rules" must be "{PROFILE}", the only text rules known here')
+        if not isinstance(settings, dict) or "rules" not in settings:
+            raise UserError(f'{path}: "rules" is missing, so no codec of ULMFiT')
         return cls(build(UlmfitCodecConfig, settings, str(path)), Vocab.load(folder / "vocab.txt"))
