@@ -10,17 +10,19 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from pretune.encoder import Encoded, Encoder, Purpose
 from pretune.errors import UsageError, choose
 from pretune.layers.dropout import locked_dropout, word_dropout
 from pretune.layers.lstm import State, WeightDropLSTM
-from pretune.layers.pooling import concat_pool
+from pretune.layers.pooling import concat_pool, last_pool, max_pool, mean_pool
 from pretune.layers.qrnn import WeightDropQRNN
 from pretune.tensors.batch import Batch
 
 Carry = tuple[State, ...]  # a pair a layer, each (1, N, ...): h and c of an LSTM, c and last input of a QRNN
 Cell = Literal["lstm", "qrnn"]
+UNCUT = 2048  # tokens through which a gradient goes without working out anything again
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,29 @@ class AWDLSTM(Encoder):
         blanked = _blank(layers, batch.mask)
         return Encoded(blanked, batch.mask, concat_pool(blanked[-1], batch.mask), after)
 
+    def vectors(self, batch: Batch) -> Tensor:
+        found: Tensor = self.embedding(batch.ids)  # (N, T, D)
+        return found
+
+    def read_vectors(self, vectors: Tensor, batch: Batch) -> Encoded:
+        """As "task" reads, from these vectors (N, T, D), the gradient uncut to the very beginning."""
+        carry, chunks = self._start(len(vectors)), []
+        parts = torch.split(vectors, UNCUT, dim=1)
+        for part in parts:
+            if len(parts) == 1:
+                layers, carry = self._upwards(part, carry)
+            else:  # what lies inside the layers is worked out again for the gradient, rather than kept
+                layers, carry = checkpoint(
+                    self._upwards, part, carry, use_reentrant=False, preserve_rng_state=False
+                )
+            chunks.append(layers)
+        whole = _blank([torch.cat(h, dim=1) for h in zip(*chunks, strict=True)], batch.mask)
+        place = torch.arange(vectors.shape[1], device=vectors.device)
+        pooled = batch.mask & (place >= (batch.lengths - self.config.max_len)[:, None])  # (N, T)
+        top = whole[-1]
+        pools = last_pool(top, batch.mask), max_pool(top, pooled), mean_pool(top, pooled)
+        return Encoded(whole, batch.mask, torch.cat(pools, dim=-1))
+
     def _layers(self) -> list[LayerBlock]:
         return [block for block in self.rnns if isinstance(block, LayerBlock)]
 
@@ -184,7 +209,10 @@ class AWDLSTM(Encoder):
 
     def _read(self, ids: Tensor, carry: Carry) -> tuple[list[Tensor], Carry]:
         """One call: (N, T) -> L + 1 × (N, T, D_l) and the state after it."""
-        x = self.embedding(ids)  # (N, T, D)
+        return self._upwards(self.embedding(ids), carry)
+
+    def _upwards(self, x: Tensor, carry: Carry) -> tuple[list[Tensor], Carry]:
+        """The same from word vectors (N, T, D)."""
         layers, after = [x], []
         for block, state in zip(self._layers(), carry, strict=True):
             h, x, state = block(x, state)  # (N, T, D_l)
