@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from pretune.errors import UsageError
 from pretune.tensors.batch import Batch
 
 Purpose = Literal["language_model", "task"]
@@ -48,6 +49,17 @@ class Encoder(nn.Module, ABC):
     def purpose(self, purpose: Purpose) -> None:
         """Regularise for this purpose from now on; encoders whose paper names no difference ignore it."""
         return
+
+    def vectors(self, batch: Batch) -> Tensor:
+        """Each token's vector before any other token is looked at, (N, T, D): where explanations begin."""
+        raise UsageError(f"{type(self).__name__} cannot be read from vectors; explain it by occlusion")
+
+    def read_vectors(self, vectors: Tensor, batch: Batch) -> Encoded:
+        """What `forward` says of a task's batch, with these vectors in place of the batch's own.
+
+        The gradient reaches every vector, also where `forward` would cut it.
+        """
+        raise UsageError(f"{type(self).__name__} cannot be read from vectors; explain it by occlusion")
 
     def penalty(self) -> Tensor | None:
         """What the loss of each target grows by in training beside its own, such as lambda on a mix."""

@@ -86,7 +86,21 @@ class FrozenFeatures(Encoder):
         return replace(inner, layers=tuple(inner.layers[k] for k in self.mixed))
 
     def forward(self, batch: Batch, carry: Any = None) -> Encoded:
-        inner = self.read(batch, carry)
+        return self._upon(self.read(batch, carry), batch)
+
+    def vectors(self, batch: Batch) -> Tensor:
+        if self.beside:
+            raise UsageError(
+                "this model reads word vectors beside its encoder; explain it by occlusion, which counts both"
+            )
+        return self.encoder.vectors(batch)
+
+    def read_vectors(self, vectors: Tensor, batch: Batch) -> Encoded:
+        inner = self.encoder.read_vectors(vectors, batch)
+        return self._upon(replace(inner, layers=tuple(inner.layers[k] for k in self.mixed)), batch)
+
+    def _upon(self, inner: Encoded, batch: Batch) -> Encoded:
+        """What is learned, upon what the inner encoder says."""
         parts = [batch.given[VECTORS]] if self.beside else []  # x
         if self.mix is not None:
             parts.append(self.dropout(self.mix(inner.layers, inner.mask)))  # ELMo

@@ -59,9 +59,10 @@ class Predictor:
         """
         single = isinstance(samples, (str, tuple, Mapping, Sample))
         questions: Sequence[Any] = [samples] if single else samples  # type: ignore[assignment]
-        return self.model.answers([self._sample(question) for question in questions], batch_size)
+        return self.model.answers([self.as_sample(question) for question in questions], batch_size)
 
-    def _sample(self, question: Any) -> Sample:
+    def as_sample(self, question: Any) -> Sample:
+        """One question as a sample."""
         if isinstance(question, Sample):
             return question
         if isinstance(question, str):

@@ -149,7 +149,8 @@ def beam_search(
     """
 
     def value(text: Written, tokens: int | None = None) -> float:
-        return sum(text.nats) / float(tokens or len(text.nats)) ** length_penalty
+        size: float = (tokens or len(text.nats)) ** length_penalty
+        return sum(text.nats) / size
 
     def best(texts: list[Written]) -> list[Written]:
         return sorted(texts, key=value, reverse=True)[:beams]

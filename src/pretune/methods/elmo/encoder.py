@@ -118,11 +118,29 @@ class ELMo(Encoder):
 
     def forward(self, batch: Batch, carry: Carry | None = None) -> Encoded:
         with torch.autocast(batch.mask.device.type, enabled=False):  # recurrences need all their digits
-            return self._lines(batch, carry) if self.active == "language_model" else self._rows(batch, carry)
+            if self.active == "language_model":
+                return self._lines(batch, carry)
+            return self._rows(batch, *self._table(batch, marked=True), carry)
 
-    def _rows(self, batch: Batch, carry: Carry | None) -> Encoded:
-        """Whole rows, both ways, between marks that are added here."""
-        ids, table = self._table(batch, marked=True)  # (N, T+2), (U, D)
+    def vectors(self, batch: Batch) -> Tensor:
+        ids, table = self._table(batch, marked=False)
+        return F.embedding(ids, table)  # (N, T, D)
+
+    def read_vectors(self, vectors: Tensor, batch: Batch) -> Encoded:
+        rows, T, D = vectors.shape
+        places = torch.arange(rows * T, device=vectors.device).view(rows, T)
+        ids = _between(replace(batch, ids=places), rows * T, rows * T + 1)  # (N, T+2)
+        with torch.autocast(vectors.device.type, enabled=False):
+            return self._rows(batch, ids, torch.cat((vectors.reshape(-1, D), self._marks())), None)
+
+    def _marks(self) -> Tensor:
+        """The vectors of <S> and </S>: (2, D)."""
+        if self.words is not None:
+            return self.words.weight[:2]
+        return self.word_vectors(torch.stack((self.get_buffer("start"), self.get_buffer("end"))))
+
+    def _rows(self, batch: Batch, ids: Tensor, table: Tensor, carry: Carry | None) -> Encoded:
+        """Whole rows, both ways, between marks that are added here: ids (N, T+2) into a table (U, D)."""
         lengths, width = batch.lengths + 2, ids.shape[1]
         states = self._states(carry, len(ids), table)
         packings = [Packing.of(lengths, width, backward=way == 1) for way in range(self.ways)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -45,13 +45,19 @@ class WordVectorEncoder(Encoder):
         self.summary_width = config.width * (2 if config.pooling == "mean_max" else 1)
 
     def forward(self, batch: Batch, carry: Any = None) -> Encoded:
-        vectors = self.embedding(batch.ids)  # (N, T, D)
+        return replace(self.read_vectors(self.vectors(batch), batch), carry=carry)
+
+    def vectors(self, batch: Batch) -> Tensor:
+        found: Tensor = self.embedding(batch.ids)  # (N, T, D)
+        return found
+
+    def read_vectors(self, vectors: Tensor, batch: Batch) -> Encoded:
         known = batch.mask & (batch.ids != UNKNOWN)  # (N, T)
         vectors = vectors * known[..., None]  # zero at padding, whatever its id
         summary = vectors.sum(1) / known.sum(1, keepdim=True).clamp(min=1)  # (N, D)
         if self.config.pooling == "mean_max":
             summary = torch.cat([summary, _maximum(vectors, known)], -1)  # (N, 2D)
-        return Encoded((vectors,), batch.mask, summary, carry)
+        return Encoded((vectors,), batch.mask, summary)
 
     def groups(self) -> list[nn.Module]:
         return [self.embedding]
