@@ -33,7 +33,7 @@ from pretune.runs.starts import Start
 from pretune.runs.writers import UlmfitWriter, Writer
 from pretune.tasks.base import Task
 from pretune.tasks.both_ways import BothWays
-from pretune.tasks.next_token import NextToken, perplexity
+from pretune.tasks.next_token import NextToken, NextTokenHead, perplexity
 from pretune.tensors.batch import Batch, collate
 from pretune.tensors.lengths import answer_batches
 from pretune.training.devices import find_device
@@ -332,11 +332,13 @@ class LanguageModel:
 
     def _log_softmax(self, hidden: Tensor) -> Tensor:  # (D,) -> (V,)
         encoder: Any = self.start.encoder
-        both = isinstance(self.task, BothWays)
-        weight = encoder.softmax_weight if both else encoder.embedding_weight
-        bias = encoder.softmax_bias if both else encoder.decoder_bias
+        hidden = hidden.to(next(encoder.parameters()).device)
         with torch.no_grad():
-            return F.linear(hidden.to(weight.device), weight, bias).float().log_softmax(0).cpu()
+            if isinstance(self.model.head, NextTokenHead):
+                logits = self.model.head.logits(hidden)
+            else:
+                logits = F.linear(hidden, encoder.softmax_weight, encoder.softmax_bias)
+            return logits.float().log_softmax(0).cpu()
 
     def _vocab(self) -> Vocab:
         vocab: Vocab = self.start.codec.vocab  # type: ignore[attr-defined]

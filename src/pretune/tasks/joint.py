@@ -12,9 +12,10 @@ from torch.utils.checkpoint import checkpoint
 
 from pretune.encoder import Encoded, Encoder
 from pretune.errors import UsageError
+from pretune.layers.adaptive_softmax import AdaptiveSoftmax
 from pretune.tasks.around import Around
 from pretune.tasks.base import Head, Scores
-from pretune.tasks.next_token import Tied
+from pretune.tasks.next_token import Tied, adaptive_of
 from pretune.tensors.batch import Batch
 
 LOGITS_HELD = 60_000_000  # at once: 240 MB in float32
@@ -87,11 +88,21 @@ class JointHead(Head):
                 encoder.decoder_bias,
                 following[part],
                 weights[part],
+                adaptive_of(encoder),
                 use_reentrant=False,
             )
         return total
 
 
-def _weighted_loss(hidden: Tensor, weight: Tensor, bias: Tensor, following: Tensor, by: Tensor) -> Tensor:
+def _weighted_loss(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    following: Tensor,
+    by: Tensor,
+    adaptive: AdaptiveSoftmax | None,
+) -> Tensor:
+    if adaptive is not None:
+        return -(adaptive.log_probabilities(hidden, weight, bias, following) * by).sum()
     losses = F.cross_entropy(F.linear(hidden, weight, bias).float(), following, reduction="none")  # (M,)
     return (losses * by).sum()

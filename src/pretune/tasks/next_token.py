@@ -14,6 +14,7 @@ from pretune.data.rows import Codec, Row
 from pretune.data.samples import Sample
 from pretune.encoder import Encoded, Encoder
 from pretune.errors import UsageError
+from pretune.layers.adaptive_softmax import AdaptiveSoftmax
 from pretune.layers.dropout import locked_dropout
 from pretune.layers.softmax import log_probabilities, sampled_softmax_loss, softmax_loss
 from pretune.tasks.base import Answer, Head, Scores, Task
@@ -31,6 +32,12 @@ class Tied(Protocol):
     def decoder_bias(self) -> Tensor: ...  # (V,)
 
 
+def adaptive_of(encoder: object) -> AdaptiveSoftmax | None:
+    """The adaptive softmax over a tied decoder, where the encoder has one."""
+    found: AdaptiveSoftmax | None = getattr(encoder, "adaptive", None)
+    return found
+
+
 @dataclass(frozen=True)
 class NextToken(Task):
     """Which token comes next, at every token of a text. Documents or streams; scored by perplexity.
@@ -42,7 +49,8 @@ class NextToken(Task):
     dropout: float = 0.1
     """On the top layer before the decoder, one mask for all time steps."""
     candidates: int | None = None
-    """Words that a training step compares with beside its targets; None: all. Evaluation compares all."""
+    """Words that a training step compares with beside its targets; None: all. Evaluation compares all. An
+    adaptive softmax has its own way of sparing work and compares as ever."""
 
     higher_is_better = False
 
@@ -110,18 +118,34 @@ class NextTokenHead(Head):
         if batch.gold:
             return {"hidden": hidden}
         following = batch.ids[:, 1:]
-        said = log_probabilities(hidden[:, :-1].flatten(0, 1), *self.decoder(), following.flatten())
+        said = self.log_probabilities(hidden[:, :-1].flatten(0, 1), following.flatten())
         return {"hidden": hidden, "log_probabilities": said.view(following.shape) * batch.mask[:, 1:]}
 
-    def logits(self, hidden: Tensor) -> Tensor:  # (..., D) -> (..., V)
+    def logits(self, hidden: Tensor) -> Tensor:
+        """What a softmax makes probabilities of: (..., D) -> (..., V)."""
         weight, bias = self.decoder()
+        adaptive = adaptive_of(self._tied[0])
+        if adaptive is not None:
+            return adaptive.all_log_probabilities(hidden, weight, bias)
         return nn.functional.linear(hidden, weight, bias)
+
+    def log_probabilities(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Of each row's target, without a gradient: (M, D), (M,) -> (M,)."""
+        adaptive = adaptive_of(self._tied[0])
+        with torch.no_grad():
+            if adaptive is not None:
+                return adaptive.log_probabilities(hidden, *self.decoder(), targets)
+            return log_probabilities(hidden, *self.decoder(), targets)
 
     def loss(self, scores: Scores, batch: Batch) -> Tensor:
         hidden, following = scores["hidden"].flatten(0, 1), batch.gold["next"].flatten()
         asked = following != NO_TARGET
         if not bool(asked.all()):
             hidden, following = hidden[asked], following[asked]  # (targets, D)
+        adaptive = adaptive_of(self._tied[0])
+        if adaptive is not None:
+            loss: Tensor = adaptive(hidden, *self.decoder(), following)
+            return loss
         if self.training and self.candidates is not None:
             return sampled_softmax_loss(hidden, *self.decoder(), following, self.candidates)
         return softmax_loss(hidden, *self.decoder(), following)

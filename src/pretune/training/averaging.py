@@ -1,4 +1,4 @@
-"""SGD with averaged weights, from the start or once the loss stops falling (Merity et al. 2017, section 3)."""
+"""SGD with averaged weights, from the start or once the loss stops falling (Merity et al. 2017)."""
 
 from __future__ import annotations
 

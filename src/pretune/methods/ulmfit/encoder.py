@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from pretune.encoder import Encoded, Encoder, Purpose
 from pretune.errors import UsageError, choose
+from pretune.layers.adaptive_softmax import AdaptiveSoftmax
 from pretune.layers.dropout import locked_dropout, word_dropout
 from pretune.layers.lstm import State, WeightDropLSTM
 from pretune.layers.pooling import concat_pool, last_pool, max_pool, mean_pool
@@ -60,6 +61,8 @@ class AWDLSTMConfig:
     task: Dropouts = field(default_factory=lambda: Dropouts(0.05, 0.4, 0.5, 0.3, 0.4))  # its `train_clas.py`
     language_model_drop_mult: float = 1.0  # factor on all of `language_model`
     task_drop_mult: float = 1.0  # factor on all of `task`; fastai 2 halves them
+    cutoffs: tuple[int, ...] = ()  # of an adaptive softmax: words of the head, then where clusters begin
+    cutoff_div: float = 4.0  # how much narrower each cluster's vectors are; 1: all are the embedding's
 
     def __post_init__(self) -> None:
         for name in ("embedding", "hidden", "layers", "bptt", "max_len"):
@@ -67,6 +70,10 @@ class AWDLSTMConfig:
                 raise UsageError(f"encoder.{name} is {getattr(self, name)}; it must be at least 1")
         if self.cell not in ("lstm", "qrnn"):
             raise choose("encoder.cell", self.cell, ("lstm", "qrnn"))
+        if any(low >= high for low, high in pairwise((0, *self.cutoffs))):
+            raise UsageError(f"encoder.cutoffs is {list(self.cutoffs)}; give rising numbers of words")
+        if self.cutoff_div < 1:
+            raise UsageError(f"encoder.cutoff_div is {self.cutoff_div}; it must be at least 1")
 
     def widths(self) -> tuple[int, ...]:
         """Of the embedding and of each layer; the last equals the embedding, which is tied to it."""
@@ -76,13 +83,15 @@ class AWDLSTMConfig:
 class EmbeddingBlock(nn.Module):
     """Word vectors with their two dropouts, and the bias of the decoder that is tied to them.
 
-    The bias stands here because the tie does: a saved encoder is then the whole language model.
+    The bias stands here because the tie does, and so does what an adaptive softmax has of its own: a saved
+    encoder is then the whole language model.
     """
 
-    def __init__(self, words: int, width: int) -> None:
+    def __init__(self, words: int, width: int, cutoffs: tuple[int, ...] = (), div: float = 1.0) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(words, width).uniform_(-0.1, 0.1))  # (V, D)
         self.decoder_bias = nn.Parameter(torch.zeros(words))  # (V,)
+        self.adaptive = AdaptiveSoftmax(words, width, cutoffs, div) if cutoffs else None
         self.word_p = self.input_p = 0.0
 
     def forward(self, ids: Tensor) -> Tensor:  # (N, T) -> (N, T, D)
@@ -130,7 +139,7 @@ class AWDLSTM(Encoder):
         super().__init__()
         self.config = config
         widths = config.widths()
-        self.embedding = EmbeddingBlock(words, config.embedding)
+        self.embedding = EmbeddingBlock(words, config.embedding, config.cutoffs, config.cutoff_div)
         self.rnns = nn.ModuleList(
             LayerBlock(i, o, config.cell, window=1 if layer else 2)
             for layer, (i, o) in enumerate(pairwise(widths))
@@ -170,6 +179,11 @@ class AWDLSTM(Encoder):
     def decoder_bias(self) -> Tensor:
         """(V,), of the tied decoder."""
         return self.embedding.decoder_bias
+
+    @property
+    def adaptive(self) -> AdaptiveSoftmax | None:
+        """The softmax over that decoder, where it is not the plain one."""
+        return self.embedding.adaptive
 
     def forward(self, batch: Batch, carry: Carry | None = None) -> Encoded:
         if self.active == "task":

@@ -210,4 +210,6 @@ def adopt(old_encoder: Encoder, old_codec: Codec, new_encoder: Encoder, new_code
         for known, ours in ((old.weight, new.weight), (old.decoder_bias, new.decoder_bias)):
             ours.copy_(known[at.clamp(min=0)])
             ours[at < 0] = known.mean(0)
+    if new.adaptive is not None and old.adaptive is not None:
+        new.adaptive.adopt(old.adaptive, at)
     new_encoder.rnns.load_state_dict(old_encoder.rnns.state_dict())
