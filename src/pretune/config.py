@@ -11,13 +11,34 @@ from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    Literal,
+    Protocol,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+    runtime_checkable,
+)
 
 from pretune.errors import UsageError, choose
 
 T = TypeVar("T")
 # What may stand where a protocol or base class is wanted: its name in config -> a dataclass.
 Tables = Mapping[type, Mapping[str, type]]
+
+
+@runtime_checkable
+class Said(Protocol):
+    """A dataclass whose fields depend on one another where they are left out."""
+
+    def said(self) -> Mapping[str, Any]:
+        """The fields that it was made with."""
+        ...
+
 
 _WANTED: dict[Any, str] = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
 _WANTED |= {Path: "a path", type(None): "none"}
@@ -179,6 +200,8 @@ def _make(cls: type[T], old: T | None, mapping: Mapping[str, Any], where: str, t
         else:
             values[name] = _value(hints[name], value, place, tables)
     try:
+        if isinstance(old, Said):
+            return cls(**{**old.said(), **values})
         return cast(T, replace(cast(Any, old), **values)) if old is not None else cls(**values)
     except (TypeError, ValueError) as error:  # a field without default, or `__post_init__` objects
         raise UsageError(f"{where}: {error}") from None
@@ -239,6 +262,8 @@ def _leaf(hint: Any, arms: Sequence[Any], value: Any, where: str) -> Any:
 def _wanted(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return "one of " + ", ".join(map(str, get_args(hint)))
+    if get_origin(hint) is dict:
+        return f"a table of {_many(_wanted(get_args(hint)[1]))}"
     if get_origin(hint) in (tuple, list, Sequence):
         inner = [x for x in get_args(hint) if x is not Ellipsis]
         return f"a list of {_many(_wanted(inner[0]))}" if inner else "a list"

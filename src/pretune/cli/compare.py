@@ -64,7 +64,9 @@ def compare(
     recipes: Annotated[
         str | None,
         typer.Option(
-            "--recipes", help="Of features, gradual, full, for every encoder; each its own if not given."
+            "--recipes",
+            help="Of features, gradual, full, and gradual by a schedule (gradual-paper, gradual-fastai2, …); "
+            "for every encoder; each its own if not given.",
         ),
     ] = None,
     sizes: Annotated[

@@ -264,7 +264,11 @@ def finetune(
     size: Size = "small",
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", help="features, gradual or full; else the method's own, from scratch full."),
+        typer.Option(
+            "--recipe",
+            help="features, gradual, full, or gradual by a schedule (gradual-paper, gradual-fastai2, …); else "
+            "the method's own, from scratch full.",
+        ),
     ] = None,
     vectors: Vectors = None,
     language: Language = None,

@@ -18,6 +18,7 @@ LIMITS: Final = {  # the least, the most; None is allowed where the field allows
     "ratio": (1, inf),
     "beta1": (0, 0.9999),
     "beta2": (0, 0.999999),
+    "eps": (0, 1),
     "weight_decay": (0, inf),
     "clip": (0, inf),
     "dropout": (0, 0.99),

@@ -237,10 +237,11 @@ def _train(
 
 def task_of(setting: Setting, data: Data, train: Sequence[Sample]) -> Classification:
     """The names of labels come from the pool, the scale of numbers from the samples drawn."""
+    from pretune.config import update
     from pretune.tasks.classification import Classification
 
     samples = train if data.kind == "number" else data.pool
-    return Classification.of(samples, data.kind, **setting.task)  # type: ignore[arg-type]
+    return update(Classification.of(samples, data.kind), setting.task, "task")  # type: ignore[arg-type]
 
 
 def _start(cell: Cell) -> Start | list[Start]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretune.errors import UsageError
-from pretune.runs.cells import Setting, digest
+from pretune.runs.cells import Setting, digest, task_of
 from pretune.runs.comparison import Contender
 from pretune.runs.options import Options
 from pretune.runs.prepare import Preparation, contents, folder_contents
@@ -82,6 +82,8 @@ def entries(
             "nothing is left to compare: with --no-scratch a method needs --from, --vectors or --unlabelled"
         )
     _check_recipe_settings(options, found)
+    for setting in {digest(e.setting.task): e.setting for e in found if e.setting.task}.values():
+        task_of(setting, problem.data, problem.data.pool).fitted_to(problem.data.pool)
     return found, notes
 
 
@@ -193,6 +195,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
 def _of(method: str, base: Base, scratch: bool, options: Options) -> list[Entry]:
     """A start with each of its recipes."""
     from pretune.config import described, merge
+    from pretune.recipes import VARIANTS
     from pretune.runs.run import TABLES
     from pretune.runs.starts import method_named
 
@@ -203,8 +206,8 @@ def _of(method: str, base: Base, scratch: bool, options: Options) -> list[Entry]
     found = []
     for name in options.recipes or [None]:
         recipe = recipe_of(record, scratch, name)
-        settings = described(_changed(recipe, options, method), TABLES)
-        contender = Contender(method, str(settings["kind"]), start)
+        settings = described(_changed(recipe, name, options, method), TABLES)
+        contender = Contender(method, name if name in VARIANTS else str(settings["kind"]), start)
         fingerprint = _with_vectors(base.fingerprint, settings.get("vectors"))
         setting = Setting(contender, settings, base.place, fingerprint, task, fitting)
         found.append(Entry(setting, base.needs))
@@ -222,25 +225,19 @@ def _with_vectors(fingerprint: str, vectors: str | None) -> str:
 
 def recipe_of(method: Method, scratch: bool, name: str | None) -> Recipe:
     """The recipe called `name`, else the method's own; from scratch `full`: nothing known is to be spared."""
-    from pretune.config import build
-    from pretune.recipes import RECIPES
-    from pretune.recipes.base import Recipe
-    from pretune.runs.run import TABLES
+    from pretune.runs.run import recipe_called
 
     name = name or ("full" if scratch else None)
-    if name is None or type(method.recipe) is RECIPES.get(name):
-        return method.recipe
-    return build(Recipe, {"kind": name}, "recipe", TABLES)  # type: ignore[type-abstract]
+    return method.recipe if name is None else recipe_called(name, method.recipe)
 
 
-def _changed(recipe: Recipe, options: Options, method: str) -> Recipe:
+def _changed(recipe: Recipe, name: str | None, options: Options, method: str) -> Recipe:
     """With the settings that this recipe has: `recipe.factor` is nothing to `full`."""
-    from pretune.config import update
-    from pretune.runs.run import TABLES
+    from pretune.runs.run import changed
 
     possible = {f.name for f in fields(recipe)}  # type: ignore[arg-type]
     changes = {name: value for name, value in options.table("recipe", method).items() if name in possible}
-    return update(recipe, changes, "recipe", TABLES)
+    return changed(recipe, name, changes)
 
 
 def _check_recipe_settings(options: Options, found: Sequence[Entry]) -> None:

@@ -47,15 +47,15 @@ class Options:
     def check(self, out: Path) -> None:
         """Raise before anything is read if this cannot work."""
         from pretune.methods import METHODS
-        from pretune.recipes import RECIPES
+        from pretune.recipes import NAMES
         from pretune.runs.folders import TRUST
 
         for method in self.methods:
             if method != "tfidf" and method not in METHODS and ":" not in method:
                 raise choose("--methods", method, ["tfidf", *METHODS])
         for recipe in self.recipes:
-            if recipe not in RECIPES and ":" not in recipe:
-                raise choose("--recipes", recipe, RECIPES)
+            if recipe not in NAMES and ":" not in recipe:
+                raise choose("--recipes", recipe, NAMES)
         if not self.methods:
             raise UsageError("--methods names no method")
         for method in set(self.methods) & set(METHODS):

@@ -10,9 +10,9 @@ from typing import Any
 
 from pretune.config import build, to_dict, update
 from pretune.data.samples import Sample
-from pretune.errors import UserError, choose
+from pretune.errors import UsageError, UserError, choose
 from pretune.methods.base import Method, Pretraining, Vocabulary
-from pretune.recipes import RECIPES
+from pretune.recipes import NAMES, RECIPES, VARIANTS
 from pretune.recipes.base import Recipe
 from pretune.recipes.full import Full
 from pretune.runs.folders import read_config
@@ -33,7 +33,7 @@ from pretune.tasks.base import Task
 from pretune.training.loop import Fitted, Fitting, fit
 from pretune.training.model import Model
 from pretune.training.optimizers import SGD, Adagrad, AdamW, Optimizer
-from pretune.training.schedules import Constant, OneCycle, Schedule, SlantedTriangular, WarmupLinear
+from pretune.training.schedules import Constant, Cosine, OneCycle, Schedule, SlantedTriangular, WarmupLinear
 from pretune.training.sources import SampleSource
 from pretune.training.stage import plan
 
@@ -44,6 +44,7 @@ TABLES: dict[type, dict[str, type]] = {  # what config may choose among by `kind
     Optimizer: {"adamw": AdamW, "adagrad": Adagrad, "sgd": SGD},
     Schedule: {
         "constant": Constant,
+        "cosine": Cosine,
         "slanted_triangular": SlantedTriangular,
         "warmup_linear": WarmupLinear,
         "one_cycle": OneCycle,
@@ -141,6 +142,7 @@ def finetune(
         raise UserError("there is no sample to learn from")
     if isinstance(start, list):
         return _finetune_all(start, task, recipe, train, valid, fitting)
+    task = task.fitted_to(train)
     trained = join(for_task(start), task, recipe, fitting.seed)
     source = SampleSource(trained.learned, start.codec, train, recipe.batch_size, fitting.seed)
     rows = trained.learned.rows(start.codec, valid) if valid else []
@@ -183,17 +185,34 @@ def _finetune_all(
 
 def recipe_for(start: Start, name: str | None = None, changes: Mapping[str, Any] | None = None) -> Recipe:
     """The recipe called `name`, else the method's own; from scratch `full`: nothing known is to be spared."""
-    recipe = start.method.recipe
-    if start.name == "scratch" and type(recipe) is not Full:
-        recipe = Full()
-    if name is not None and ":" in name:
-        recipe = build(Recipe, {"kind": name}, "recipe", TABLES)  # type: ignore[type-abstract]
-    elif name is not None:
-        if name not in RECIPES:
-            raise choose("the recipe", name, RECIPES)
-        own = start.method.recipe
-        recipe = own if type(own) is RECIPES[name] else RECIPES[name]()
-    return update(recipe, changes or {}, "recipe", TABLES)
+    own = start.method.recipe
+    if name is None:
+        recipe = Full() if start.name == "scratch" and type(own) is not Full else own
+    else:
+        recipe = recipe_called(name, own)
+    return changed(recipe, name, changes or {})
+
+
+def recipe_called(name: str, own: Recipe) -> Recipe:
+    """A recipe by its name; `own` is the method's, which it may be."""
+    if ":" in name:
+        return build(Recipe, {"kind": name}, "recipe", TABLES)  # type: ignore[type-abstract]
+    if name in VARIANTS:
+        return VARIANTS[name]
+    if name not in RECIPES:
+        raise choose("the recipe", name, NAMES)
+    return own if type(own) is RECIPES[name] else RECIPES[name]()
+
+
+def changed(recipe: Recipe, name: str | None, changes: Mapping[str, Any]) -> Recipe:
+    """`recipe`, which is called `name`, with other settings; not those that its name stands for."""
+    meant = VARIANTS[name].said() if name in VARIANTS else {}
+    for setting in changes:
+        if setting in meant:
+            raise UsageError(
+                f"recipe.{setting} is part of what {name} means; leave it out, or take the recipe gradual"
+            )
+    return update(recipe, changes, "recipe", TABLES)
 
 
 def plan_of(start: Start, task: Task, recipe: Recipe) -> list[dict[str, object]]:

@@ -71,7 +71,9 @@ class TfIdf:
         if self.task.kind == "many":
             chances = 1 / (1 + np.exp(-row))
             said = {label: float(p) for label, p in zip(self.task.labels, chances, strict=True)}
-            return Answer(labels=tuple(label for label, p in said.items() if p > 0.5), scores=said)
+            return Answer(
+                labels=tuple(label for label, p in said.items() if p > self.task.threshold), scores=said
+            )
         chances = np.exp(row - row.max())
         chances /= chances.sum()
         best = self.task.labels[int(chances.argmax())]

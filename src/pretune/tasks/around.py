@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -26,6 +26,12 @@ class Around(Task):
     @property
     def metric(self) -> str:
         return self.task.metric
+
+    def fitted_to(self, samples: Sequence[Sample]) -> Around:
+        return replace(self, task=self.task.fitted_to(samples))
+
+    def classes(self, samples: Sequence[Sample]) -> list[str] | None:
+        return self.task.classes(samples)
 
     def rows(self, codec: Codec, samples: Sequence[Sample]) -> list[list[Row]]:
         return self.task.rows(codec, samples)

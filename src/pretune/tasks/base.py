@@ -64,6 +64,14 @@ class Task(ABC):
 
     higher_is_better: bool = True
 
+    def fitted_to(self, samples: Sequence[Sample]) -> Task:
+        """The task with what it takes from the training samples beside their golds, such as weights."""
+        return self
+
+    def classes(self, samples: Sequence[Sample]) -> list[str] | None:
+        """The class of each training sample where an epoch has as many of each; None: every sample once."""
+        return None
+
     @abstractmethod
     def rows(self, codec: Codec, samples: Sequence[Sample]) -> list[list[Row]]:
         """Each sample's input sequences; never empty."""

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import fsum, isfinite, sqrt
+from dataclasses import dataclass, replace
+from math import fsum, inf, isfinite, sqrt
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from pretune.data.rows import Codec, Row
 from pretune.data.samples import Sample
-from pretune.encoder import Encoded, Encoder
-from pretune.errors import UsageError, UserError
+from pretune.encoder import Encoder
+from pretune.errors import UsageError, UserError, choose
 from pretune.metrics.classification import accuracy, macro_f1, micro_f1
 from pretune.metrics.regression import mae, pearson, rmse, spearman
-from pretune.tasks.base import Answer, Head, Scores, Task
-from pretune.tensors.batch import Batch
+from pretune.tasks.balance import class_weights, in_order_of, positive_weights
+from pretune.tasks.base import Answer, Scores, Task
+from pretune.tasks.summary_head import ClassificationHead, SummaryNorm, by_owner
+
+__all__ = ["Classification", "ClassificationHead", "Kind", "SummaryNorm", "by_owner", "in_order"]
 
 Kind = Literal["one", "many", "number"]
+_GOLDS: dict[Kind, str] = {"one": "one label", "many": "several labels", "number": "a number"}
 METRICS: dict[Kind, str] = {"one": "accuracy", "many": "micro_f1", "number": "pearson"}
 
 
@@ -30,7 +33,7 @@ class Classification(Task):
     """Which label, which labels, or what number?
 
     Golds are a label (`one`), a tuple of labels (`many`) or a float (`number`). `one` is chosen by accuracy,
-    `many` by micro F1 at a threshold of 0.5, `number` by Pearson's correlation. A pair (two parts) becomes
+    `many` by micro F1 at a threshold, `number` by Pearson's correlation. A pair (two parts) becomes
     one row or several, as the method's codec reads it; the summaries of a sample's rows are averaged.
 
         task = Classification.of(train, "one")
@@ -41,23 +44,84 @@ class Classification(Task):
     """The labels in the order of the scores; none for numbers."""
     head_kind: Literal["linear", "two_layer"] = "linear"
     """`linear` as in GPT and BERT, or the two blocks with batch norm of ULMFiT (section 3.3)."""
-    hidden: int = 50
-    """Width between the two layers of `two_layer`."""
-    dropout: float = 0.1
-    """Dropout before the last layer."""
+    hidden: int | tuple[int, ...] = 50
+    """Width between the two layers of `two_layer`; several make as many more layers, none a single one."""
+    dropout: float | tuple[float, ...] = 0.1
+    """Dropout before each layer but the first of `two_layer`, or of each; before the only one of `linear`."""
     summary_dropout: float = 0.4
     """Dropout before the first layer of `two_layer`."""
+    label_smoothing: float = 0.0
+    """Share of the gold that is spread evenly over all labels; MultiFiT took 0.1."""
+    class_weights: Literal["balanced"] | dict[str, float] | None = None
+    """Weight of each label in the loss, of its yes where there may be many; balanced: by its samples."""
+    sampling: Literal["natural", "balanced"] = "natural"
+    """balanced: an epoch has as many samples of each label, those of rare ones several times."""
+    threshold: float = 0.5
+    """Probability above which one of many labels is said."""
+    y_range: tuple[float, float] | None = None
+    """No number outside these is answered: a sigmoid between them."""
     center: float = 0.0
     """Mean of the training numbers: the head learns standardised ones."""
     spread: float = 1.0
     """Standard deviation of the training numbers."""
 
     def __post_init__(self) -> None:
-        for name in ("dropout", "summary_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"task.{name} is {getattr(self, name)}; it must be from 0 to below 1")
-        if self.hidden < 1:
-            raise UsageError(f"task.hidden is {self.hidden}; it must be at least 1")
+        self._check_head()
+        self._check_kind()
+        self._check_numbers()
+
+    def _check_head(self) -> None:
+        widths = (self.hidden,) if isinstance(self.hidden, int) else self.hidden
+        if any(width < 1 for width in widths):
+            raise UsageError(f"task.hidden is {_said(self.hidden)}; it must be at least 1")
+        each = self.dropout if isinstance(self.dropout, tuple) else (self.dropout,)
+        for name, values in (("dropout", each), ("summary_dropout", (self.summary_dropout,))):
+            if not all(0 <= p < 1 for p in values):
+                raise UsageError(f"task.{name} is {_said(getattr(self, name))}; it must be from 0 to below 1")
+        wanted = len(widths) if self.head_kind == "two_layer" else 1
+        if isinstance(self.dropout, tuple) and len(self.dropout) != wanted:
+            raise UsageError(
+                f"task.dropout has {len(self.dropout)} numbers, but {wanted} layers have such a dropout"
+            )
+
+    def _check_kind(self) -> None:
+        """Options of another kind."""
+        plain = {"label_smoothing": 0.0, "class_weights": None, "sampling": "natural", "threshold": 0.5}
+        kinds: dict[str, tuple[Kind, ...]] = {
+            "label_smoothing": ("one", "many"),
+            "class_weights": ("one", "many"),
+            "sampling": ("one",),
+            "threshold": ("many",),
+            "y_range": ("number",),
+        }
+        for name, possible in kinds.items():
+            if self.kind not in possible and getattr(self, name) != plain.get(name):
+                what = " or ".join(_GOLDS[kind] for kind in possible)
+                raise UsageError(f"task.{name} is for golds that are {what}; these are {_GOLDS[self.kind]}")
+
+    def _check_numbers(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise UsageError(
+                f"task.label_smoothing is {self.label_smoothing}; it must be from 0 to below 1, such as 0.1"
+            )
+        if not 0 < self.threshold < 1:
+            raise UsageError(f"task.threshold is {self.threshold}; it must be between 0 and 1")
+        if self.y_range is not None and not (
+            isfinite(sum(self.y_range)) and self.y_range[0] < self.y_range[1]
+        ):
+            raise UsageError(
+                f"task.y_range is {_said(self.y_range)}; give the lowest number, then the highest"
+            )
+        if self.class_weights == "balanced" == self.sampling:
+            raise UsageError(
+                "task.class_weights and task.sampling are both balanced, which counts rare labels twice; "
+                "leave one out"
+            )
+        for label, weight in self.class_weights.items() if isinstance(self.class_weights, dict) else ():
+            if self.labels and label not in self.labels:
+                raise choose("a label of task.class_weights", label, self.labels)
+            if not 0 < weight < inf:
+                raise UsageError(f"task.class_weights has {weight} for {label!r}; it must be above 0")
 
     @classmethod
     def of(cls, samples: Sequence[Sample], kind: Kind = "one", **options: Any) -> Classification:
@@ -74,6 +138,42 @@ class Classification(Task):
             raise UserError(f"all training samples have the label {labels}; a classifier needs at least two")
         return cls(kind, labels, **options)
 
+    def fitted_to(self, samples: Sequence[Sample]) -> Classification:
+        """With balanced weights as these training samples have them; their numbers must be in range."""
+        if self.y_range is not None:
+            for sample in samples:
+                if not self.y_range[0] <= sample.gold <= self.y_range[1]:
+                    raise UserError(
+                        f"sample {sample.key!r} has the number {sample.gold:g}, outside task.y_range "
+                        f"{_said(self.y_range)}"
+                    )
+        if self.class_weights != "balanced":
+            return self
+        weigh = class_weights if self.kind == "one" else positive_weights
+        return replace(self, class_weights=weigh(self.labels, [sample.gold for sample in samples]))
+
+    def classes(self, samples: Sequence[Sample]) -> list[str] | None:
+        return [sample.gold for sample in samples] if self.sampling == "balanced" else None
+
+    def widths(self) -> tuple[int, ...]:
+        """Between the layers of `two_layer`."""
+        return (self.hidden,) if isinstance(self.hidden, int) else self.hidden
+
+    def dropouts(self) -> tuple[float, ...]:
+        """Before each layer but the first of `two_layer`; before the only one of `linear`."""
+        if isinstance(self.dropout, tuple):
+            return self.dropout
+        return (self.dropout,) * (len(self.widths()) if self.head_kind == "two_layer" else 1)
+
+    def weight_of_labels(self) -> Tensor | None:  # (C,)
+        """None while they are not known."""
+        if not isinstance(self.class_weights, dict):
+            return None
+        return torch.tensor(in_order_of(self.labels, self.class_weights))
+
+    def standardised(self, value: float) -> float:
+        return (value - self.center) / self.spread
+
     @property
     def metric(self) -> str:
         return METRICS[self.kind]
@@ -84,7 +184,7 @@ class Classification(Task):
     def gold(self, samples: Sequence[Sample], rows: Sequence[Sequence[Row]]) -> dict[str, Tensor]:
         """`label` (B,), `labels` (B, C) of 0 and 1, or `value` (B,) standardised."""
         if self.kind == "number":
-            values = [(float(sample.gold) - self.center) / self.spread for sample in samples]
+            values = [self.standardised(float(sample.gold)) for sample in samples]
             return {"value": torch.tensor(values)}  # (B,)
         place = {label: i for i, label in enumerate(self.labels)}
         if self.kind == "one":
@@ -110,7 +210,9 @@ class Classification(Task):
     ) -> list[Answer]:
         logits = scores["logits"].detach().to("cpu", torch.float64)  # (B, C)
         if self.kind == "number":
-            return [Answer(value=value * self.spread + self.center) for value in logits[:, 0].tolist()]
+            low, high = self.y_range or (-inf, inf)  # a rounding error is not outside either
+            values = [value * self.spread + self.center for value in logits[:, 0].tolist()]
+            return [Answer(value=min(high, max(low, value))) for value in values]
         shares = logits.softmax(-1) if self.kind == "one" else logits.sigmoid()  # (B, C)
         return [self._answer(row) for row in shares.tolist()]
 
@@ -130,7 +232,9 @@ class Classification(Task):
         scores = dict(zip(self.labels, shares, strict=True))
         if self.kind == "one":
             return Answer(label=max(self.labels, key=scores.__getitem__), scores=scores)
-        return Answer(labels=tuple(label for label in self.labels if scores[label] > 0.5), scores=scores)
+        return Answer(
+            labels=tuple(label for label in self.labels if scores[label] > self.threshold), scores=scores
+        )
 
     def score(self, golds: Sequence[Any], answers: Sequence[Answer]) -> dict[str, float]:
         """Labels that training never saw count as errors."""
@@ -143,75 +247,6 @@ class Classification(Task):
             return {"accuracy": accuracy(golds, said), "macro_f1": macro_f1(golds, said)}
         several = [answer.labels for answer in answers]
         return {"micro_f1": micro_f1(golds, several), "macro_f1": macro_f1(golds, several)}
-
-
-class ClassificationHead(Head):
-    """Summary -> logits (B, C); C is 1 for numbers."""
-
-    def __init__(self, task: Classification, summary_width: int) -> None:
-        super().__init__()
-        self.kind = task.kind
-        outputs = len(task.labels) or 1  # C
-        self.layers = nn.Sequential(nn.Dropout(task.dropout), nn.Linear(summary_width, outputs))
-        if task.head_kind == "two_layer":  # norm, dropout, linear, twice: the order of the release
-            self.layers = nn.Sequential(
-                SummaryNorm(summary_width),
-                nn.Dropout(task.summary_dropout),
-                nn.Linear(summary_width, task.hidden),
-                nn.ReLU(),
-                SummaryNorm(task.hidden),
-                nn.Dropout(task.dropout),
-                nn.Linear(task.hidden, outputs),
-            )
-
-    def forward(self, encoded: Encoded, batch: Batch) -> Scores:
-        return {"logits": self.layers(by_owner(encoded.summary, batch)).float()}  # (B, C)
-
-    def loss(self, scores: Scores, batch: Batch) -> Tensor:
-        logits = scores["logits"]  # (B, C)
-        if self.kind == "one":
-            return F.cross_entropy(logits, batch.gold["label"], reduction="sum")
-        if self.kind == "many":
-            return F.binary_cross_entropy_with_logits(logits, batch.gold["labels"], reduction="sum")
-        return F.mse_loss(logits[:, 0], batch.gold["value"], reduction="sum")
-
-    def targets(self, batch: Batch) -> int:
-        """B; for many labels each of the B·C decisions."""
-        names: dict[Kind, str] = {"one": "label", "many": "labels", "number": "value"}
-        return batch.gold[names[self.kind]].numel()
-
-
-class SummaryNorm(nn.BatchNorm1d):
-    """Batch norm for small data: two departures from torch.
-
-    The running statistics start as the plain mean of the first batches: with a hundred labels their
-    untrained 0 and 1 would still be felt at the end. A training batch of one sample, which has no
-    variance, is normed by the running statistics instead of failing.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
-        from_batch = self.training and len(input) > 1
-        share = 0.0
-        if from_batch:
-            assert self.num_batches_tracked is not None and self.momentum is not None
-            self.num_batches_tracked.add_(1)
-            share = max(self.momentum, 1 / int(self.num_batches_tracked))
-        return F.batch_norm(
-            input, self.running_mean, self.running_var, self.weight, self.bias, from_batch, share, self.eps
-        )
-
-
-def by_owner(summary: Tensor, batch: Batch) -> Tensor:
-    """The mean summary of each sample's rows: (N, S) -> (B, S).
-
-    GPT adds the two readings of a pair (section 3.3); the linear layer absorbs the half.
-    """
-    samples = batch.samples
-    if samples == len(summary):
-        return summary
-    totals = summary.new_zeros(samples, summary.shape[1]).index_add(0, batch.owner, summary)  # (B, S)
-    counts = torch.bincount(batch.owner, minlength=samples)  # (B,)
-    return totals / counts[:, None]
 
 
 def in_order(labels: set[str]) -> tuple[str, ...]:
@@ -228,3 +263,8 @@ def in_order(labels: set[str]) -> tuple[str, ...]:
         return (1, [int(piece) if i % 2 else piece for i, piece in enumerate(pieces)], label)
 
     return tuple(sorted(labels, key=place))
+
+
+def _said(value: Any) -> Any:
+    """As a user writes it."""
+    return list(value) if isinstance(value, tuple) else value

@@ -17,6 +17,7 @@ from pretune.errors import UserError
 from pretune.tasks.base import Task
 from pretune.tensors.batch import Batch, collate
 from pretune.tensors.lengths import count_batches, length_batches
+from pretune.training.balanced import balanced
 
 Keys = list[tuple[int, int]]  # (epoch, step) of each batch of one optimizer step
 
@@ -53,7 +54,8 @@ def task_batch(
 class SampleSource:
     """Labelled samples in shuffled batches of like length; one share of them per process.
 
-    W processes share batches of W · `batch_size` samples. Every sample is seen once an epoch, and no
+    W processes share batches of W · `batch_size` samples. Every sample is seen once an epoch, unless the
+    task asks for as many of each class: an epoch is then as long, and rare ones come several times. No
     share is ever empty: a last batch that would give a process fewer than two samples (one is too few
     for batch normalisation) joins the one before it.
     """
@@ -68,6 +70,7 @@ class SampleSource:
     carries: bool = False
     rows: list[list[Row]] = field(init=False)
     lengths: list[int] = field(init=False)
+    classes: list[str] | None = field(init=False)
     _planned: tuple[int, list[list[int]]] = field(init=False, default=(-1, []), repr=False)
 
     def __post_init__(self) -> None:
@@ -78,6 +81,7 @@ class SampleSource:
             )
         self.rows = self.task.rows(self.codec, self.samples)
         self.lengths = [max(map(len, rows)) for rows in self.rows]
+        self.classes = self.task.classes(self.samples)
 
     def steps(self, epoch: int) -> int:
         return count_batches(len(self.samples), self.batch_size * self.world, 2 * self.world)
@@ -94,8 +98,10 @@ class SampleSource:
     def _plan(self, epoch: int) -> list[list[int]]:
         if self._planned[0] != epoch:
             together = self.batch_size * self.world
-            batches = length_batches(self.lengths, together, self.seed, epoch, 2 * self.world)
-            self._planned = epoch, batches
+            chosen = balanced(self.classes, self.seed, epoch) if self.classes else range(len(self.samples))
+            lengths = [self.lengths[i] for i in chosen]
+            batches = length_batches(lengths, together, self.seed, epoch, 2 * self.world)
+            self._planned = epoch, [[chosen[i] for i in batch] for batch in batches]
         return self._planned[1]
 
 
