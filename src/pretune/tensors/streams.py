@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pretune.errors import UserError
 from pretune.keys import generator
@@ -42,6 +43,7 @@ class StreamSource:
     variable: bool = False  # windows of varying length (Merity et al. 2017, section 4.1)
     whole: bool = False  # keep the tokens left over, in a last stream that may be shorter: for evaluation
     pad_id: int = 1
+    restarts: float = 0.0  # share of the windows that begin without what came before
     rank: int = 0
     world: int = 1
     carries: bool = True
@@ -78,8 +80,15 @@ class StreamSource:
             mask,
             torch.zeros_like(ids),
             torch.arange(len(ids)),
+            given={"restart": self._restarting(epoch, step)} if self.restarts else {},
             gold={"next": following.contiguous()},
         )
+
+    def _restarting(self, epoch: int, step: int) -> Tensor:
+        """Which of this process's streams begin at zero: (N,)."""
+        chance = generator(self.seed, "restarts", epoch, step)
+        drawn = torch.rand(self.world, self.streams, generator=chance)
+        return drawn[self.rank] < self.restarts
 
     def _read(self, at: Ids, order: Ids, offsets: Ids) -> NDArray[np.int64]:
         """The tokens at some places of the epoch's long text."""

@@ -188,7 +188,10 @@ class AWDLSTM(Encoder):
     def forward(self, batch: Batch, carry: Carry | None = None) -> Encoded:
         if self.active == "task":
             return self._documents(batch, carry)
-        layers, after = self._read(batch.ids, carry or self._start(len(batch.ids)))
+        carry = carry or self._start(len(batch.ids))
+        if "restart" in batch.given:
+            carry = _restarted(carry, batch.given["restart"])
+        layers, after = self._read(batch.ids, carry)
         blanked = _blank(layers, batch.mask)
         return Encoded(blanked, batch.mask, concat_pool(blanked[-1], batch.mask), after)
 
@@ -290,6 +293,12 @@ def _part(carry: Carry, rows: slice) -> Carry:
 
 def _pick(carry: Carry, order: Tensor) -> Carry:
     return tuple((h[:, order], c[:, order]) for h, c in carry)
+
+
+def _restarted(carry: Carry, where: Tensor) -> Carry:
+    """Zeros in some rows (N,), as before any text."""
+    keep = ~where[None, :, None]  # (1, N, 1)
+    return tuple((h * keep, c * keep) for h, c in carry)
 
 
 def _blank(layers: Sequence[Tensor], mask: Tensor) -> tuple[Tensor, ...]:
