@@ -28,7 +28,8 @@ from pretune.methods.elmo.release import Release
 from pretune.methods.elmo.tokens import ElmoCodec, ElmoCodecConfig
 from pretune.methods.elmo.weights import dataset, import_bilm, pieces
 from pretune.recipes.features import Features
-from pretune.runs.importing import Published, export, import_published
+from pretune.runs.importing import export, import_published
+from pretune.runs.published import Published
 from pretune.runs.run import load_start
 from pretune.runs.starts import Start, save_start
 from pretune.runs.trained import join

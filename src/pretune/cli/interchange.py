@@ -12,13 +12,14 @@ from pretune.cli.common import ConfigFile, Notes, Out, Overwrite, Quiet, setting
 
 def import_(
     context: typer.Context,
-    method: Annotated[str, typer.Argument(metavar="METHOD", help="elmo or wordvectors.")],
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="elmo, ulmfit or wordvectors.")],
     out: Out,
     source: Annotated[
         Path | None,
         typer.Argument(
             metavar="FILES",
-            help="elmo: a folder or zip with options.json and weights; wordvectors: the file of vectors.",
+            help="elmo: a folder or zip with options.json and weights; ulmfit: the weights (.pth, .h5, .pt, "
+            ".safetensors), or a folder, tgz or zip of all files; wordvectors: the file of vectors.",
         ),
     ] = None,
     options: Annotated[Path | None, typer.Option("--options", help="elmo: the model's options.json.")] = None,
@@ -34,7 +35,32 @@ def import_(
     embedding: Annotated[
         Path | None, typer.Option("--embedding", help="elmo that reads words: their vectors, .hdf5.")
     ] = None,
-    vocab: Annotated[Path | None, typer.Option("--vocab", help="The words, one a line; .txt or .gz.")] = None,
+    vocab: Annotated[
+        Path | None,
+        typer.Option("--vocab", help="The words, one a line, also .gz; ulmfit: itos.pkl, or .json, .txt."),
+    ] = None,
+    pieces: Annotated[
+        Path | None, typer.Option("--pieces", help="ulmfit: the SentencePiece model, spm.model.")
+    ] = None,
+    backward: Annotated[
+        Path | None,
+        typer.Option("--backward", help="ulmfit: weights of the backward model, to go with FILES."),
+    ] = None,
+    direction: Annotated[
+        str | None,
+        typer.Option("--direction", help="ulmfit: forward, backward or both; by the names of files."),
+    ] = None,
+    rules: Annotated[
+        str | None,
+        typer.Option("--rules", help="ulmfit: whose text rules: v07, v1 or v2 of fastai; by the vocabulary."),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option("--labels", help="ulmfit, a classifier: its labels in order, as in neg,pos."),
+    ] = None,
+    encoder_only: Annotated[
+        bool, typer.Option("--encoder-only", help="ulmfit, a classifier: leave its head out.")
+    ] = False,
     language: Annotated[
         str | None, typer.Option("--language", help="Of the texts: en, zh, …, to find words by.")
     ] = None,
@@ -47,42 +73,73 @@ def import_(
     config: ConfigFile = None,
     overrides: Annotated[
         list[str] | None,
-        setting("codec.split=lines (elmo), codec.max_vocab=50000 or encoder.pooling=mean_max (wordvectors)"),
+        setting(
+            "codec.split=lines (elmo), task.kind=many or encoder.max_len=1000 (ulmfit), "
+            "codec.max_vocab=50000 or encoder.pooling=mean_max (wordvectors)"
+        ),
     ] = None,
 ) -> None:
     """Published weights as a model folder, which `embed`, `finetune` and all others take.
 
-    Every tensor is accounted for, every shape checked, every value finite; no pickle is read.
+    Every tensor is accounted for, every shape checked, every value finite; no code in a file is ever run.
 
     Example: pretune import elmo --options options.json --weights lm_weights.hdf5 --out models/elmo
 
     That predicts as well: … --softmax softmax_weights.hdf5 --vocab vocab.txt
 
     From TensorFlow: … --options options.json --checkpoint model.ckpt-935588 --vocab vocab.txt
+
+    ULMFiT: pretune import ulmfit lstm_fwd.pth --vocab itos_wt103.pkl --out models/wt103
+
+    A whole release: pretune import ulmfit wt103-fwd.tgz --out models/wt103
+
+    A classifier: pretune import ulmfit clas.pth --vocab itos.pkl --labels neg,pos --out models/reviews
     """
-    from pretune.runs.importing import Published, import_published, importer
+    from pretune.runs.importing import import_published, importer
+    from pretune.runs.published import Published
 
     takes = importer(method).takes
-    said = settings(context, overrides, [name for name in ("codec", "encoder") if name in takes])
-    spoken = {"language": language, "segmenter": segmenter}
-    codec = {**said["codec"], **{name: value for name, value in spoken.items() if value is not None}}
-    encoder = said.get("encoder", {})
-    published = Published(source, options, weights, checkpoint, softmax, embedding, vocab, codec, encoder)
+    said = settings(context, overrides, [name for name in ("codec", "encoder", "task") if name in takes])
+    spoken = {"language": language, "segmenter": segmenter, "direction": direction, "rules": rules}
+    published = Published(
+        source=source,
+        options=options,
+        weights=weights,
+        checkpoint=checkpoint,
+        softmax=softmax,
+        embedding=embedding,
+        vocab=vocab,
+        pieces=pieces,
+        backward=backward,
+        labels=tuple(labels.split(",")) if labels else (),
+        encoder_only=encoder_only,
+        codec={**said["codec"], **{name: value for name, value in spoken.items() if value is not None}},
+        encoder=said.get("encoder", {}),
+        task=said.get("task", {}),
+    )
     Notes(quiet)(*import_published(method, published, out, overwrite), f"saved in {out}")
 
 
 def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A model folder.")],
-    to: Annotated[str, typer.Option("--to", help="bilm: options.json and lm_weights.hdf5 of ELMo.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            help="bilm: options.json and lm_weights.hdf5 of ELMo; fastai: .pth and itos.pkl of ULMFiT.",
+        ),
+    ],
     out: Out,
     quiet: Quiet = False,
     config: ConfigFile = None,
 ) -> None:
     """What a model learned from text, in the layout in which its method was published.
 
-    Of a finetuned folder it is the encoder; task heads have no published layout.
+    Of a finetuned ELMo it is the encoder, of a finetuned ULMFiT the classifier of fastai 2.
 
     Example: pretune export models/elmo --to bilm --out bilm
+
+    Example: pretune export models/reviews --to fastai --out fastai
     """
     from pretune.runs.importing import export as run
 

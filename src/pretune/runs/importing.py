@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from pretune.config import build, to_dict
 from pretune.errors import UsageError, UserError, choose
@@ -14,31 +13,19 @@ from pretune.methods.elmo.encoder import ELMo
 from pretune.methods.elmo.release import Release
 from pretune.methods.elmo.tokens import ElmoCodec, ElmoCodecConfig
 from pretune.methods.elmo.weights import export_bilm, import_bilm
+from pretune.runs.exporting_ulmfit import fastai
 from pretune.runs.folders import check_out, write_folder
+from pretune.runs.importing_ulmfit import ulmfit
 from pretune.runs.measure import Measure
+from pretune.runs.published import Published
 from pretune.runs.run import load_start, report
 from pretune.runs.starts import Start, save_start, vectors_start
+from pretune.runs.trained import Ensemble, Trained, TrainedModel
+
+Found = Start | list[Start] | Trained  # what a folder is made of
 
 
-@dataclass(frozen=True)
-class Published:
-    """What `pretune import` was given; None where nothing was said."""
-
-    source: Path | None = None  # a file, folder or zip that says all
-    options: Path | None = None
-    weights: Path | None = None
-    checkpoint: Path | None = None
-    softmax: Path | None = None
-    embedding: Path | None = None
-    vocab: Path | None = None
-    codec: Mapping[str, Any] = field(default_factory=dict)  # settings
-    encoder: Mapping[str, Any] = field(default_factory=dict)
-
-    def given(self) -> dict[str, Any]:
-        return {x.name: getattr(self, x.name) for x in fields(self) if getattr(self, x.name)}
-
-
-def _elmo(published: Published) -> tuple[Start, list[str]]:
+def _elmo(published: Published) -> tuple[Found, list[str]]:
     settings = build(ElmoCodecConfig, published.codec, "codec")
     named = {x.name: getattr(published, x.name) for x in fields(Release)}
     with Release(**named).completed(published.source) as release:
@@ -47,7 +34,7 @@ def _elmo(published: Published) -> tuple[Start, list[str]]:
     return Start(name.name, METHODS["elmo"], codec, encoder, encoder.config), notes
 
 
-def _wordvectors(published: Published) -> tuple[Start, list[str]]:
+def _wordvectors(published: Published) -> tuple[Found, list[str]]:
     if published.source is None:
         raise UsageError("give the file of word vectors: pretune import wordvectors glove.txt --out DIR")
     start = vectors_start(published.source, published.codec, published.encoder)
@@ -56,14 +43,18 @@ def _wordvectors(published: Published) -> tuple[Start, list[str]]:
 
 @dataclass(frozen=True)
 class Importer:
-    """How a method's published files become a start, and which of `Published` it can use."""
+    """How a method's published files become a model, and which of `Published` it can use."""
 
-    make: Callable[[Published], tuple[Start, list[str]]]
+    make: Callable[[Published], tuple[Found, list[str]]]
     takes: tuple[str, ...]
 
 
 IMPORTERS: dict[str, Importer] = {
     "elmo": Importer(_elmo, ("source", *(x.name for x in fields(Release)), "codec")),
+    "ulmfit": Importer(
+        ulmfit,
+        ("source", "vocab", "pieces", "backward", "labels", "encoder_only", "codec", "encoder", "task"),
+    ),
     "wordvectors": Importer(_wordvectors, ("source", "codec", "encoder")),
 }
 
@@ -75,41 +66,64 @@ def importer(method: str) -> Importer:
 
 
 def import_published(method: str, published: Published, out: Path, overwrite: bool = False) -> list[str]:
-    """A pretrained folder from published files; what was read, as lines for the user."""
+    """A model folder from published files; what was read, as lines for the user."""
     check_out(out, overwrite)
     make, takes = importer(method).make, importer(method).takes
     for name in published.given():
         if name not in takes:
-            said = {"source": "FILES", "encoder": "encoder.…"}.get(name, f"--{name}")
-            raise UsageError(f"{said} means nothing for {method}, which takes {_options(takes)}")
+            raise UsageError(f"{_option(name)} means nothing for {method}, which takes {_options(takes)}")
     with Measure() as cost:
-        start, notes = make(published)
+        found, notes = make(published)
+    starts = _starts(found)
     config = {
         "method": method,
         "from": {name: str(x) if isinstance(x, Path) else x for name, x in published.given().items()},
-        "encoder": to_dict(start.encoder_config),
-        "codec": start.codec.describe(),
-        "parameters": start.parameters,
+        "encoder": to_dict(starts[0].encoder_config),
+        "codec": starts[0].codec.describe(),
+        "parameters": sum(start.parameters for start in starts),
     }
-    save_start(start, out, report(cost, {}, config, {"notes": notes}))
-    return [*notes, f"text is read as {start.codec.describe()}"]
+    info = report(cost, {}, config, {"notes": notes})
+    if isinstance(found, (Start, list)):
+        save_start(found, out, info)
+    else:
+        found.save(out, info)
+    return [*notes, *dict.fromkeys(f"text is read as {start.codec.describe()}" for start in starts)]
+
+
+def _starts(found: Found) -> list[Start]:
+    if isinstance(found, Start):
+        return [found]
+    if isinstance(found, list):
+        return found
+    members = found.members.values() if isinstance(found, Ensemble) else [found]
+    return [one.start for one in members if isinstance(one, TrainedModel)]
+
+
+def _option(name: str) -> str:
+    return {"source": "FILES", "encoder": "encoder.…", "task": "task.…"}.get(
+        name, f"--{name.replace('_', '-')}"
+    )
 
 
 def _options(names: tuple[str, ...]) -> str:
-    shown = {"source": "FILES", "codec": "codec.…, --language, --segmenter", "encoder": "encoder.…"}
-    return ", ".join(shown.get(name, f"--{name}") for name in names)
+    codec = "codec.…, --language, --segmenter"
+    return ", ".join(codec if name == "codec" else _option(name) for name in names)
 
 
-def _bilm(start: Start, folder: Path) -> list[str]:
+def _bilm(folder: Path, out: Path) -> list[str]:
+    start = load_start(folder)
+    if isinstance(start, list):
+        names = ", ".join(str(folder / one.name) for one in start)
+        raise UserError(f"{folder} holds several models; export one of {names}")
     if not isinstance(start.encoder, ELMo) or not isinstance(start.codec, ElmoCodec):
         raise UserError(f"--to bilm is a format of elmo; {start.name} holds {start.method.name}")
     config = start.codec.config
     again = f"import with --language {config.language} --segmenter {config.segmenter}"
     read = f"text was read by {config.segmenter} ({config.language}); {again}"
-    return [*export_bilm(start.encoder, start.codec, folder), read]
+    return [*export_bilm(start.encoder, start.codec, out), read]
 
 
-EXPORTERS: dict[str, Callable[[Start, Path], list[str]]] = {"bilm": _bilm}
+EXPORTERS: dict[str, Callable[[Path, Path], list[str]]] = {"bilm": _bilm, "fastai": fastai}
 
 
 def export(folder: Path, to: str, out: Path) -> list[str]:
@@ -118,10 +132,7 @@ def export(folder: Path, to: str, out: Path) -> list[str]:
         raise choose("--to", to, EXPORTERS)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there already; choose another --out")
-    start = load_start(folder)
-    if isinstance(start, list):
-        names = ", ".join(str(folder / one.name) for one in start)
-        raise UserError(f"{folder} holds several models; export one of {names}")
     said: list[str] = []
-    write_folder(out, lambda new: said.extend(EXPORTERS[to](start, new)))
-    return [*said, f"written: {', '.join(sorted(path.name for path in out.iterdir()))}"]
+    write_folder(out, lambda new: said.extend(EXPORTERS[to](folder, new)))
+    written = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+    return [*said, f"written: {', '.join(written)}"]

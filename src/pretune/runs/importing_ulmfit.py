@@ -1,0 +1,127 @@
+"""Published ULMFiTs as model folders: language models, classifiers, either of them in two directions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pretune.config import build
+from pretune.errors import UsageError, UserError
+from pretune.methods import METHODS
+from pretune.methods.ulmfit.heads import PublishedHead, fill
+from pretune.methods.ulmfit.importing import Imported, import_ulmfit
+from pretune.methods.ulmfit.release import Files, Way, models
+from pretune.runs.published import Published
+from pretune.runs.starts import Start
+from pretune.runs.trained import Ensemble, Trained, TrainedModel, join
+from pretune.tasks.classification import Classification
+from pretune.tasks.summary_head import ClassificationHead
+
+ULMFIT = METHODS["ulmfit"]
+
+
+def ulmfit(published: Published) -> tuple[Start | list[Start] | Trained, list[str]]:
+    """What a file, or a release with what lies beside, holds."""
+    if published.source is None:
+        raise UsageError("give the file of weights: pretune import ulmfit FILE --vocab itos.pkl --out DIR")
+    asked = published.codec.get("direction")
+    way: Way | None = asked if asked in ("forward", "backward") else None
+    with models(published.source, published.vocab, published.pieces, way) as files:
+        if published.backward is not None:
+            return _pair(published, files)
+        if asked == "both" and len(files) < 2:
+            raise UsageError("--direction both wants two models: give the second as --backward FILE")
+        return _models(published, files)
+
+
+def _pair(published: Published, files: list[Files]) -> tuple[Start | list[Start] | Trained, list[str]]:
+    assert published.backward is not None
+    if len(files) > 1:
+        raise UsageError(f"{published.source} holds a backward model itself; leave --backward out")
+    if published.codec.get("direction", "both") != "both":
+        raise UsageError("with --backward there are two directions; leave --direction out")
+    (first,) = files
+    vocab, pieces = published.vocab or first.vocab, published.pieces or first.pieces
+    with models(published.backward, vocab, pieces, "backward") as more:
+        (second,) = more
+        return _models(published, [first._replace(way="forward"), second._replace(way="backward")])
+
+
+def _models(published: Published, files: list[Files]) -> tuple[Start | list[Start] | Trained, list[str]]:
+    settings = {name: x for name, x in published.codec.items() if name != "direction" or x != "both"}
+    read = [import_ulmfit(one, settings, published.encoder, published.encoder_only) for one in files]
+    notes: list[str] = []
+    for one, imported in zip(files, read, strict=True):
+        lead = f"{one.way}: " if len(files) > 1 else ""
+        notes += [f"{lead}{note}" for note in imported.notes]
+    names = (
+        [str(one.way) for one in files]
+        if len(files) > 1
+        else [published.source.name if published.source else ""]
+    )
+    starts = [
+        Start(name, ULMFIT, one.codec, one.encoder, one.encoder.config)
+        for name, one in zip(names, read, strict=True)
+    ]
+    heads = [one.head for one in read]
+    if not any(heads):
+        _check_unused(published)
+        return starts if len(starts) > 1 else starts[0], notes
+    if not all(heads):
+        raise UserError("one of the two is a classifier, the other not; import them one by one")
+    if heads[0] and heads[-1] and heads[0].outputs != heads[-1].outputs:
+        raise UserError(
+            f"the forward classifier gives {heads[0].outputs} scores, the backward one {heads[-1].outputs}; "
+            "they cannot answer together"
+        )
+    task, more = _task(published, read[0])
+    members = {
+        start.name: _trained(start, task, head)
+        for start, head in zip(starts, heads, strict=True)
+        if head is not None
+    }
+    if len(members) > 1:
+        return Ensemble(members), [*notes, *more]
+    return next(iter(members.values())), [*notes, *more]
+
+
+def _check_unused(published: Published) -> None:
+    if published.labels or published.task:
+        raise UsageError("--labels and task.… are for classifiers; these weights have no head")
+
+
+def _task(published: Published, read: Imported) -> tuple[Classification, list[str]]:
+    """What the head answers. One score is a number unless labels are given."""
+    assert read.head is not None
+    count, notes = read.head.outputs, []
+    settings: dict[str, Any] = {"hidden": read.head.hidden, "head_kind": "two_layer", **published.task}
+    labels = published.labels or read.labels or ()
+    kind = settings.setdefault("kind", "number" if count == 1 and not labels else "one")
+    if kind == "number":
+        if labels:
+            raise UsageError("task.kind is number, which has no labels; leave --labels out")
+        if count != 1:
+            raise UsageError(f"task.kind is number, but the head gives {count} scores")
+    else:
+        if not labels:
+            labels = tuple(map(str, range(count)))
+            notes.append(
+                f"labels are called {labels[0]} to {labels[-1]}; --labels says their names, in order"
+            )
+        if len(labels) != count:
+            raise UsageError(f"there are {len(labels)} labels, but the head gives {count} scores")
+        if len(set(labels)) < count:
+            raise UsageError(f"--labels names one twice: {', '.join(labels)}")
+        settings["labels"] = labels
+    task = build(Classification, settings, "task")
+    if task.head_kind != "two_layer" or task.hidden != read.head.hidden:
+        raise UsageError("task.head_kind and task.hidden are said by the file; leave them out")
+    what = "a number" if kind == "number" else f"{count} labels: {', '.join(labels[:8])}"
+    return task, [f"a classifier of {what}", *notes]
+
+
+def _trained(start: Start, task: Classification, found: PublishedHead) -> TrainedModel:
+    trained = join(start, task, start.method.recipe, 0)
+    head = trained.model.head
+    assert isinstance(head, ClassificationHead)
+    fill(head, found)
+    return trained
