@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pretune.runs.compare import compare
     from pretune.runs.comparison import Comparison
     from pretune.runs.embedder import Embedder
+    from pretune.runs.explain import Explainer
     from pretune.runs.language_model import LanguageModel
     from pretune.runs.predictor import Predictor, evaluate
     from pretune.tasks.base import Answer
@@ -18,6 +19,7 @@ _HOMES = {  # public name -> where it lives; imported at first use, for torch ta
     "Answer": "pretune.tasks.base",
     "Comparison": "pretune.runs.comparison",
     "Embedder": "pretune.runs.embedder",
+    "Explainer": "pretune.runs.explain",
     "LanguageModel": "pretune.runs.language_model",
     "Part": "pretune.data.samples",
     "Predictor": "pretune.runs.predictor",
@@ -32,6 +34,7 @@ __all__ = [
     "Answer",
     "Comparison",
     "Embedder",
+    "Explainer",
     "LanguageModel",
     "Part",
     "Predictor",

@@ -11,6 +11,7 @@ from pretune.cli.answer import evaluate, predict
 from pretune.cli.common import Command, Group, Version
 from pretune.cli.compare import compare
 from pretune.cli.embed import embed
+from pretune.cli.explain import explain
 from pretune.cli.generate import generate
 from pretune.cli.interchange import export, import_
 from pretune.cli.train import adapt, finetune, pretrain
@@ -25,7 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS: tuple[Callable[..., Any], ...] = (compare, pretrain, adapt, finetune, evaluate, predict, embed)
-COMMANDS += (generate, import_, export)
+COMMANDS += (generate, explain, import_, export)
 for command in COMMANDS:
     name = command.__name__.rstrip("_")
     app.command(name, cls=Command, no_args_is_help=True)(command)
