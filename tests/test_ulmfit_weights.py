@@ -105,11 +105,23 @@ def _split(written: tuple[Path, Path], folder: Path) -> tuple[Path, Path, Path]:
     return written[0], folder / "model", written[1]
 
 
-@pytest.mark.parametrize("at", ["layers.0.linear", "linear"])
-def test_a_quasi_recurrent_model_says_what_it_said(at: str, tmp_path: Path) -> None:
+QRNNS = {
+    "MultiFiT": lambda weights: files.multifit(weights),
+    "MultiFiT of old": lambda weights: files.multifit(weights, "linear"),
+    "salesforce": lambda weights: {
+        name.removeprefix("0.").removeprefix("1."): x
+        for name, x in files.multifit(weights, "linear").items()
+        if "encoder_dp" not in name
+    },
+}
+
+
+@pytest.mark.parametrize("whose", QRNNS)
+def test_a_quasi_recurrent_model_says_what_it_said(whose: str, tmp_path: Path) -> None:
     weights = files.qrnn(COUNT["v1"])
-    notes = take(*_split(files.write(tmp_path, files.multifit(weights, at), files.words("v1")), tmp_path))
+    notes = take(*_split(files.write(tmp_path, QRNNS[whose](weights), files.words("v1")), tmp_path))
     assert "3 QRNNs of 8 cells" in notes[0] and any("3 stale copies" in note for note in notes)
+    assert ("by salesforce" in notes[0]) == (whose == "salesforce")
     _, encoder = started(tmp_path / "model")
     assert encoder.config.cell == "qrnn"
     assert close(next_logits(encoder), files.next_logits(weights, IDS))

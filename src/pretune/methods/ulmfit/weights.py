@@ -143,9 +143,9 @@ def layout_of(tensors: Mapping[str, Tensor], stale: bool = False) -> Layout:
         return "v07"
     if some(r"^1\.layers\.\d+\.\d+\."):
         return "v2"
-    if some(r"^1\.layers\.\d+\.\w+$") or some(r"linear\.") or stale:
-        return "v1"
-    return "v2" if some(r"encoder_dp\.") or some(r"^0\.") else "salesforce"
+    if not some(r"encoder_dp\.") and not some(r"^0\."):
+        return "salesforce"
+    return "v1" if some(r"^1\.layers\.\d+\.\w+$") or some(r"linear\.") or stale else "v2"
 
 
 def shape_of(encoder: Mapping[str, Tensor], file: Path) -> dict[str, Any]:
