@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pretune.layers.steps import Steps
+
 
 def locked_dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """One mask per row for all time steps (Gal & Ghahramani 2016). x (N, T, D) -> (N, T, D)."""
@@ -24,3 +26,10 @@ def word_dropout(x: Tensor, ids: Tensor, words: int, p: float, training: bool) -
         return x
     kept = F.dropout(torch.ones(words, dtype=x.dtype, device=x.device), p)  # (V,)
     return x * kept[ids].unsqueeze(-1)
+
+
+def packed_locked_dropout(x: Tensor, steps: Steps, p: float, training: bool) -> Tensor:
+    """`locked_dropout` of packed rows. x (M, D) -> (M, D)."""
+    if not training or p == 0:
+        return x
+    return x * F.dropout(x.new_ones(steps.rows, x.shape[1]), p).index_select(0, steps.row)

@@ -8,15 +8,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pretune.layers.compiled import kernels_for
+from pretune.layers.recurrence import Clips, recur
+from pretune.layers.steps import Steps
+from pretune.layers.threads import scratch
+
 State = tuple[Tensor, Tensor]  # h and c, each (1, N, H)
+MANY = 32  # rows from which oneDNN's LSTM on a rectangle is as fast as the compiled kernel
+WASTE = 1.1, 1.5  # padding that a rectangle is worth, where there is a kernel for packed rows and where not
+UNCLIPPED = Clips(None, None)
 
 
 class WeightDropLSTM(nn.Module):
     """LSTM whose hidden-to-hidden entries are dropped one by one (Merity et al. 2017, section 4.1).
 
-    One mask serves all time steps and rows of a call. The four parameters stay ordinary leaves: the
+    One mask serves all time steps and rows of a batch. The four parameters stay ordinary leaves: the
     dropped matrix exists only during the call, so that deepcopy, pickling and export work. Gates in
-    PyTorch's order i, f, g, o. Rows must be unpacked: then oneDNN and cuDNN take their fast paths.
+    PyTorch's order i, f, g, o.
     """
 
     def __init__(self, width_in: int, width: int) -> None:
@@ -34,13 +42,66 @@ class WeightDropLSTM(nn.Module):
         zeros = self.weight_hh.new_zeros(1, rows, self.width)
         return zeros, zeros
 
+    def dropped(self) -> Tensor:
+        """The recurrent weights of one batch."""
+        return F.dropout(self.weight_hh, self.p, self.training)
+
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:  # (N, T, I) -> (N, T, H)
-        recurrent = F.dropout(self.weight_hh, self.p, self.training)
-        weights = [self.weight_ih, recurrent, self.bias_ih, self.bias_hh]
+        dropped = self.dropped()
+        if kernels_for(x, dropped) is None or len(x) >= MANY:
+            return self._rectangle(x, state, dropped, batch_first=True)
+        rows, length = x.shape[:2]
+        steps = Steps.rectangle(length, rows)
+        y, state = self.packed(x.transpose(0, 1).flatten(0, 1), steps, state, dropped)
+        return y.view(length, rows, -1).transpose(0, 1), state
+
+    def packed(
+        self, x: Tensor, steps: Steps, state: State, dropped: Tensor
+    ) -> tuple[Tensor, State]:  # (M, I) -> (M, H)
+        """The same for packed rows; the state after is that of each row's own end.
+
+        On a processor rectangles of many rows go to oneDNN, others to the compiled kernel, whose products of
+        inputs are one for all tokens; other devices' own LSTMs know packed rows.
+        """
+        if x.device.type != "cpu":
+            return self._uneven(x, steps, state, dropped)
+        if steps.even and (steps.rows >= MANY or kernels_for(x, dropped) is None):
+            y, state = self._rectangle(x.view(-1, steps.rows, x.shape[1]), state, dropped, batch_first=False)
+            return y.flatten(0, 1), state
+        with torch.autocast(x.device.type, enabled=False):
+            bias, weight, x = self.bias_ih + self.bias_hh, self.weight_ih, x.float()
+            if torch.is_grad_enabled() or kernels_for(x, dropped) is None:
+                products = torch.addmm(bias, x, weight.t())  # (M, 4H)
+            else:
+                products = torch.addmm(bias, x, weight.t(), out=scratch(len(x), len(weight)))
+            h, c = state[0][0], state[1][0]
+            y, h, c = recur(products, None, steps.counts, (h, c), dropped, None, UNCLIPPED)
+        return y, (h[None], c[None])
+
+    def _rectangle(self, x: Tensor, state: State, dropped: Tensor, batch_first: bool) -> tuple[Tensor, State]:
         # Float32 also under autocast: most CPUs have no LSTM in half precision, and say so with an error.
         # `train` keeps what backward needs, also where a frozen layer in eval() must pass a gradient down.
         with torch.autocast(x.device.type, enabled=False):
+            weights, train = self._weights(dropped), torch.is_grad_enabled()
+            y, h, c = torch.lstm(x.float(), state, weights, True, 1, 0.0, train, False, batch_first)
+        return y, (h, c)
+
+    def _uneven(self, x: Tensor, steps: Steps, state: State, dropped: Tensor) -> tuple[Tensor, State]:
+        with torch.autocast(x.device.type, enabled=False):
+            counts, weights = torch.tensor(steps.counts), self._weights(dropped)
             y, h, c = torch.lstm(
-                x.float(), state, weights, True, 1, 0.0, torch.is_grad_enabled(), False, True
+                x.float(), counts, state, weights, True, 1, 0.0, torch.is_grad_enabled(), False
             )
         return y, (h, c)
+
+    def _weights(self, dropped: Tensor) -> list[Tensor]:
+        return [self.weight_ih, dropped, self.bias_ih, self.bias_hh]
+
+
+def fills_up(reads: Tensor, weight: Tensor) -> bool:
+    """Whether rows with these tokens, (T, R), are read faster as a rectangle, padding and all."""
+    if weight.device.type != "cpu":
+        return False
+    compiled = kernels_for(weight) is not None
+    filled = reads.numel() <= WASTE[0 if compiled else 1] * int(reads.sum())
+    return filled and (reads.shape[1] >= MANY or not compiled)

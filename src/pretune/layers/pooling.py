@@ -22,6 +22,10 @@ def mean_pool(h: Tensor, mask: Tensor) -> Tensor:
     return (h * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
 
 
-def concat_pool(h: Tensor, mask: Tensor) -> Tensor:
-    """[h_T; max; mean], section 3.3 of Howard & Ruder (2018). h (N, T, D), mask (N, T) -> (N, 3D)."""
-    return torch.cat((last_pool(h, mask), max_pool(h, mask), mean_pool(h, mask)), dim=-1)
+def concat_pool(h: Tensor, mask: Tensor, pooled: Tensor | None = None) -> Tensor:
+    """[h_T; max; mean], section 3.3 of Howard & Ruder (2018). h (N, T, D), mask (N, T) -> (N, 3D).
+
+    Maximum and mean are of the tokens `pooled` (N, T), by default of all.
+    """
+    pooled = mask if pooled is None else pooled
+    return torch.cat((last_pool(h, mask), max_pool(h, pooled), mean_pool(h, pooled)), dim=-1)

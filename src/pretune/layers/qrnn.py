@@ -11,8 +11,10 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from pretune.layers.steps import Steps
+
 State = tuple[Tensor, Tensor]  # c (1, N, H) and the last input (1, N, I), of no width where the window is 1
-FEW = 4096  # numbers of a time step below which, on a processor, a call costs more than its arithmetic
+FEW = 2048  # numbers of a time step below which, on a processor, a call costs more than its arithmetic
 
 
 class WeightDropQRNN(nn.Module):
@@ -40,16 +42,36 @@ class WeightDropQRNN(nn.Module):
         before = self.width_in * (self.window - 1)
         return self.weight.new_zeros(1, rows, self.width), self.weight.new_zeros(1, rows, before)
 
+    def dropped(self) -> Tensor:
+        """The weights of one batch."""
+        return F.dropout(self.weight, self.p, self.training)
+
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:  # (N, T, I) -> (N, T, H)
+        rows, length = x.shape[:2]
+        steps = Steps.rectangle(length, rows, x.device)
+        y, state = self.packed(x.transpose(0, 1).flatten(0, 1), steps, state, self.dropped())
+        return y.view(length, rows, -1).transpose(0, 1), state
+
+    def packed(
+        self, x: Tensor, steps: Steps, state: State, dropped: Tensor
+    ) -> tuple[Tensor, State]:  # (M, I) -> (M, H)
+        """The same for packed rows; the state after is that of each row's own end."""
         c, last = state
         if self.window == 2:
-            x = torch.cat((x, torch.cat((last.transpose(0, 1), x[:, :-1]), dim=1)), dim=2)  # (N, T, 2 I)
-            last = x[:, -1:, : self.width_in].transpose(0, 1)  # (1, N, I)
-        y = F.linear(x, F.dropout(self.weight, self.p, self.training), self.bias).float()  # (N, T, 3 H)
-        z, f, o = y.chunk(3, dim=2)
+            before = torch.cat((last[0], x)).index_select(0, steps.earlier())  # (M, I)
+            last = x.index_select(0, steps.last())[None]  # (1, R, I)
+            x = torch.cat((x, before), dim=1)  # (M, 2 I)
+        z, f, o = F.linear(x, dropped, self.bias).float().chunk(3, dim=1)  # (M, H) each
         f = f.sigmoid()
-        cells: Tensor = _Scan.apply(1 - f, f * z.tanh(), c[0])  # type: ignore[no-untyped-call]
-        return o.sigmoid() * cells, (cells[:, -1:].transpose(0, 1), last)
+        keep, add = 1 - f, f * z.tanh()
+        shape = len(steps.counts), steps.rows, self.width
+        at = steps.step * steps.rows + steps.row  # (M,)
+        if not steps.even:  # where a row has ended, its state stays as it is
+            keep = keep.new_ones(shape[0] * shape[1], self.width).index_copy(0, at, keep)
+            add = add.new_zeros(shape[0] * shape[1], self.width).index_copy(0, at, add)
+        cells: Tensor = _Scan.apply(keep.view(shape), add.view(shape), c[0])  # type: ignore[no-untyped-call]
+        own = cells.flatten(0, 1)  # (T · R, H)
+        return o.sigmoid() * (own if steps.even else own.index_select(0, at)), (cells[-1:], last)
 
 
 class _Scan(Function):
@@ -66,40 +88,39 @@ class _Scan(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         keep, cells, before = ctx.saved_tensors
         # d_t = grad_t + keep_{t+1} d_{t+1}
-        after = torch.cat((keep[:, 1:], torch.zeros_like(keep[:, :1])), dim=1)
-        d = scan(after.flip(1), grad.flip(1), torch.zeros_like(before)).flip(1)  # (N, T, H)
-        previous = torch.cat((before[:, None], cells[:, :-1]), dim=1)
-        return d * previous, d, keep[:, 0] * d[:, 0]
+        after = torch.cat((keep[1:], torch.zeros_like(keep[:1])))
+        d = scan(after.flip(0), grad.flip(0), torch.zeros_like(before)).flip(0)  # (T, R, H)
+        return d * torch.cat((before[None], cells[:-1])), d, keep[0] * d[0]
 
 
-def scan(keep: Tensor, add: Tensor, before: Tensor) -> Tensor:  # (N, T, H), (N, T, H), (N, H) -> (N, T, H)
+def scan(keep: Tensor, add: Tensor, before: Tensor) -> Tensor:  # (T, R, H), (T, R, H), (R, H) -> (T, R, H)
     """c_t = keep_t c_{t-1} + add_t, c_{-1} = before; only sums and products, so nothing can vanish below.
 
     Where a time step is little work, blocks of about sqrt(T) steps go side by side: within each from zero,
     then from block to block, then what each began with times the product of its keeps.
     """
-    rows, steps, width = add.shape
-    if steps < 20 or (add.device.type == "cpu" and rows * width >= FEW):
+    length, rows, width = add.shape
+    if length < 32 or (add.device.type == "cpu" and rows * width >= FEW):
         return _steps(keep, add, before)
-    size = isqrt(steps - 1) + 1
-    short = -steps % size
+    size = isqrt(length - 1) + 1
+    short = -length % size
     if short:
-        keep, add = F.pad(keep, (0, 0, 0, short)), F.pad(add, (0, 0, 0, short))
-    keep, add = (x.view(rows, -1, size, width) for x in (keep, add))  # (N, blocks, size, H)
+        keep, add = F.pad(keep, (0, 0, 0, 0, 0, short)), F.pad(add, (0, 0, 0, 0, 0, short))
+    keep, add = (x.reshape(-1, size, rows, width) for x in (keep, add))  # (blocks, size, R, H)
     kept = torch.empty_like(keep)  # products of the keeps since the block began
     own = torch.empty_like(add)  # what the block adds by itself
-    kept[:, :, 0], own[:, :, 0] = keep[:, :, 0], add[:, :, 0]
+    kept[:, 0], own[:, 0] = keep[:, 0], add[:, 0]
     for t in range(1, size):
-        torch.mul(kept[:, :, t - 1], keep[:, :, t], out=kept[:, :, t])
-        torch.addcmul(add[:, :, t], keep[:, :, t], own[:, :, t - 1], out=own[:, :, t])
-    ends = _steps(kept[:, :-1, -1], own[:, :-1, -1], before)  # (N, blocks - 1, H)
-    begun = torch.cat((before[:, None], ends), dim=1)  # (N, blocks, H)
-    return torch.addcmul(own, kept, begun[:, :, None]).view(rows, -1, width)[:, :steps]
+        torch.mul(kept[:, t - 1], keep[:, t], out=kept[:, t])
+        torch.addcmul(add[:, t], keep[:, t], own[:, t - 1], out=own[:, t])
+    ends = _steps(kept[:-1, -1], own[:-1, -1], before)  # (blocks - 1, R, H)
+    begun = torch.cat((before[None], ends))  # (blocks, R, H)
+    return torch.addcmul(own, kept, begun[:, None]).view(-1, rows, width)[:length]
 
 
 def _steps(keep: Tensor, add: Tensor, before: Tensor) -> Tensor:
     cells = torch.empty_like(add)
-    for t in range(add.shape[1]):
-        torch.addcmul(add[:, t], keep[:, t], before, out=cells[:, t])
-        before = cells[:, t]
+    for t in range(len(add)):
+        torch.addcmul(add[t], keep[t], before, out=cells[t])
+        before = cells[t]
     return cells

@@ -15,13 +15,14 @@ from torch.utils.checkpoint import checkpoint
 from pretune.encoder import Encoded, Encoder, Purpose
 from pretune.errors import UsageError, choose
 from pretune.layers.adaptive_softmax import AdaptiveSoftmax
-from pretune.layers.dropout import locked_dropout, word_dropout
-from pretune.layers.lstm import State, WeightDropLSTM
-from pretune.layers.pooling import concat_pool, last_pool, max_pool, mean_pool
+from pretune.layers.dropout import locked_dropout, packed_locked_dropout, word_dropout
+from pretune.layers.lstm import State, WeightDropLSTM, fills_up
+from pretune.layers.pooling import concat_pool
 from pretune.layers.qrnn import WeightDropQRNN
+from pretune.layers.steps import Steps
+from pretune.methods.ulmfit.reading import Call, Carry, Reading, pick_rows
 from pretune.tensors.batch import Batch
 
-Carry = tuple[State, ...]  # a pair a layer, each (1, N, ...): h and c of an LSTM, c and last input of a QRNN
 Cell = Literal["lstm", "qrnn"]
 UNCUT = 2048  # tokens through which a gradient goes without working out anything again
 
@@ -56,6 +57,7 @@ class AWDLSTMConfig:
     layers: int = 3
     cell: Cell = "lstm"  # "qrnn" as MultiFiT has it: the first layer sees two tokens at a time
     bptt: int = 70  # tokens between cuts of the gradient in long texts
+    gradient_chunks: int = 1  # chunks of `bptt` tokens that the gradient goes back through in long texts
     max_len: int = 1400  # tokens at the end of a long text that are pooled and get gradient
     language_model: Dropouts = Dropouts()  # the release's `finetune_lm.py`
     task: Dropouts = field(default_factory=lambda: Dropouts(0.05, 0.4, 0.5, 0.3, 0.4))  # its `train_clas.py`
@@ -65,7 +67,7 @@ class AWDLSTMConfig:
     cutoff_div: float = 4.0  # how much narrower each cluster's vectors are; 1: all are the embedding's
 
     def __post_init__(self) -> None:
-        for name in ("embedding", "hidden", "layers", "bptt", "max_len"):
+        for name in ("embedding", "hidden", "layers", "bptt", "gradient_chunks", "max_len"):
             if getattr(self, name) < 1:
                 raise UsageError(f"encoder.{name} is {getattr(self, name)}; it must be at least 1")
         if self.cell not in ("lstm", "qrnn"):
@@ -99,6 +101,10 @@ class EmbeddingBlock(nn.Module):
         x = word_dropout(x, ids, len(self.weight), self.word_p, self.training)
         return locked_dropout(x, self.input_p, self.training)
 
+    def packed(self, ids: Tensor, steps: Steps) -> Tensor:  # (M,) -> (M, D)
+        x = word_dropout(F.embedding(ids, self.weight), ids, len(self.weight), self.word_p, self.training)
+        return packed_locked_dropout(x, steps, self.input_p, self.training)
+
 
 class LayerBlock(nn.Module):
     """One recurrent layer, `lstm` or `qrnn`, and the dropout of its output on the way up."""
@@ -119,6 +125,11 @@ class LayerBlock(nn.Module):
         """(N, T, I) -> the output (N, T, H), what goes up (N, T, H), the state."""
         h, state = self.cell(x, state)
         return h, locked_dropout(h, self.output_p, self.training), state
+
+    def packed(self, x: Tensor, steps: Steps, state: State, dropped: Tensor) -> tuple[Tensor, Tensor, State]:
+        """The same for packed rows, with the weights of the batch: (M, I) -> (M, H), (M, H), the state."""
+        h, state = self.cell.packed(x, steps, state, dropped)
+        return h, packed_locked_dropout(h, steps, self.output_p, self.training), state
 
 
 class AWDLSTM(Encoder):
@@ -187,10 +198,12 @@ class AWDLSTM(Encoder):
 
     def forward(self, batch: Batch, carry: Carry | None = None) -> Encoded:
         if self.active == "task":
-            return self._documents(batch, carry)
+            return self._documents(batch, carry, self.config.max_len)
         carry = carry or self._start(len(batch.ids))
         if "restart" in batch.given:
             carry = _restarted(carry, batch.given["restart"])
+        if not torch.is_grad_enabled() and not bool(batch.mask.all()):
+            return self._documents(batch, carry, None)
         layers, after = self._read(batch.ids, carry)
         blanked = _blank(layers, batch.mask)
         return Encoded(blanked, batch.mask, concat_pool(blanked[-1], batch.mask), after)
@@ -214,9 +227,7 @@ class AWDLSTM(Encoder):
         whole = _blank([torch.cat(h, dim=1) for h in zip(*chunks, strict=True)], batch.mask)
         place = torch.arange(vectors.shape[1], device=vectors.device)
         pooled = batch.mask & (place >= (batch.lengths - self.config.max_len)[:, None])  # (N, T)
-        top = whole[-1]
-        pools = last_pool(top, batch.mask), max_pool(top, pooled), mean_pool(top, pooled)
-        return Encoded(whole, batch.mask, torch.cat(pools, dim=-1))
+        return Encoded(whole, batch.mask, concat_pool(whole[-1], batch.mask, pooled))
 
     def _layers(self) -> list[LayerBlock]:
         return [block for block in self.rnns if isinstance(block, LayerBlock)]
@@ -237,68 +248,43 @@ class AWDLSTM(Encoder):
             after.append(state)
         return layers, tuple(after)
 
-    def _documents(self, batch: Batch, carry: Carry | None) -> Encoded:
-        ids, lengths, bptt = batch.ids, batch.lengths, self.config.bptt
-        carry = carry or self._start(len(ids))
-        skipped = (lengths - self.config.max_len).clamp(min=0)  # (N,) tokens only read
-        longest = int(skipped.max())
-        if longest:
-            cuts = sorted({*skipped.tolist(), *range(bptt, longest, bptt)} - {0})
-            with torch.no_grad():
-                early, carry = self._sweep(ids, skipped, carry, cuts)
-            ids = ids.gather(1, _shift(ids, skipped))  # (N, T) the kept tokens moved to the left
-        kept = lengths - skipped  # (N,)
-        width = int(kept.max())
-        layers, after = self._sweep(ids, kept, carry, [*range(bptt, width, bptt), width])
-        mask = torch.arange(width, device=ids.device) < kept[:, None]  # (N, K)
-        whole = _blank(layers, mask)  # L + 1 × (N, K, D_l)
-        summary = concat_pool(whole[-1], mask)
-        if longest:
-            whole = tuple(_join(a, b, skipped, batch.mask) for a, b in zip(early, whole, strict=True))
-        return Encoded(whole, batch.mask, summary, after if bool(batch.mask.all()) else None)
+    def _documents(self, batch: Batch, carry: Carry | None, max_len: int | None) -> Encoded:
+        """Long rows in chunks; all gets a gradient but what lies before the last `max_len` tokens."""
+        order = batch.lengths.argsort(descending=True, stable=True)
+        reading = Reading(batch.ids[order], order)
+        lengths = batch.lengths[order].cpu()  # (N,)
+        kept = lengths if max_len is None else lengths.clamp(max=max_len)
+        dropped = [block.cell.dropped() for block in self._layers()]  # one mask a batch
+        state = pick_rows(carry or self._start(len(lengths)), order)
+        with torch.no_grad():
+            for call in reading.calls(lengths - kept, self.config.bptt):
+                state = self._call(reading, call, state, dropped, cut=True)
+        fill = self.config.cell == "lstm" and max_len is not None
+        for number, call in enumerate(reading.calls(kept, self.config.bptt, lengths - kept)):
+            call = call.filled() if fill and fills_up(call.reads, dropped[0]) else call
+            state = self._call(reading, call, state, dropped, cut=number % self.config.gradient_chunks == 0)
+        layers, mask = reading.layers(), batch.mask
+        place = torch.arange(mask.shape[1], device=mask.device)
+        pooled = mask if max_len is None else mask & (place >= (batch.lengths - max_len)[:, None])  # (N, T)
+        after = pick_rows(state, order.argsort()) if max_len is None or bool(mask.all()) else None
+        return Encoded(layers, mask, concat_pool(layers[-1], mask, pooled), after)
 
-    def _sweep(
-        self, ids: Tensor, lengths: Tensor, carry: Carry, cuts: Sequence[int]
-    ) -> tuple[list[Tensor], Carry]:
-        """Rows from left to right in chunks that end at `cuts`; a row leaves at the first cut past its end.
-
-        Returns L + 1 × (N, cuts[-1], D_l) and, for rows that end at a cut, the exact state there.
-        """
-        order = lengths.argsort(descending=True, stable=True)
-        back = order.argsort()
-        ids, left = ids[order], lengths[order].tolist()
-        carry = _pick(carry, order)
-        chunks: list[list[Tensor]] = []
-        done: list[Carry] = []  # states of rows that have left, longest first
-        begin = 0
-        for end in cuts:
-            live = sum(length > begin for length in left)
-            done.insert(0, _part(carry, slice(live, None)))
-            layers, carry = self._read(ids[:live, begin:end], _part(carry, slice(0, live)))
-            chunks.append([F.pad(h, (0, 0, 0, 0, 0, len(ids) - live)) for h in layers])  # (N, t, D_l)
-            begin = end
-        joined = [torch.cat(parts, dim=1).index_select(0, back) for parts in zip(*chunks, strict=True)]
-        states = [carry, *done]
-        whole = [
-            (torch.cat([h for h, _ in layer], dim=1), torch.cat([c for _, c in layer], dim=1))
-            for layer in zip(*states, strict=True)
-        ]
-        return joined, _pick(tuple(whole), back)
-
-
-def _part(carry: Carry, rows: slice) -> Carry:
-    """The state of some rows, cut from its history."""
-    return tuple((h[:, rows].detach(), c[:, rows].detach()) for h, c in carry)
-
-
-def _pick(carry: Carry, order: Tensor) -> Carry:
-    return tuple((h[:, order], c[:, order]) for h, c in carry)
-
-
-def _restarted(carry: Carry, where: Tensor) -> Carry:
-    """Zeros in some rows (N,), as before any text."""
-    keep = ~where[None, :, None]  # (1, N, 1)
-    return tuple((h * keep, c * keep) for h, c in carry)
+    def _call(
+        self, reading: Reading, call: Call, carry: Carry, dropped: Sequence[Tensor], cut: bool
+    ) -> Carry:
+        """Reads some steps of the rows that have any; the state of all rows after them."""
+        steps = call.steps.to(reading.ids.device)
+        ids, places = reading.find(call, steps)  # (M,) both
+        x = self.embedding.packed(ids, steps)  # (M, D)
+        layers, after = [x], []
+        for block, recurrent, before in zip(self._layers(), dropped, carry, strict=True):
+            live = [part[:, : steps.rows].detach() if cut else part[:, : steps.rows] for part in before]
+            h, x, state = block.packed(x, steps, (live[0], live[1]), recurrent)  # (M, D_l)
+            layers.append(h)
+            gone = [part[:, steps.rows :] for part in before]
+            after.append((torch.cat((state[0], gone[0]), dim=1), torch.cat((state[1], gone[1]), dim=1)))
+        reading.keep(layers, places)
+        return tuple(after)
 
 
 def _blank(layers: Sequence[Tensor], mask: Tensor) -> tuple[Tensor, ...]:
@@ -308,16 +294,7 @@ def _blank(layers: Sequence[Tensor], mask: Tensor) -> tuple[Tensor, ...]:
     return tuple(h * mask.unsqueeze(-1) for h in layers)
 
 
-def _shift(ids: Tensor, by: Tensor) -> Tensor:
-    """Columns that move each row `by` places to the left: (N, T)."""
-    columns = torch.arange(ids.shape[1], device=ids.device) + by[:, None]
-    return columns.clamp(max=ids.shape[1] - 1)
-
-
-def _join(early: Tensor, late: Tensor, skipped: Tensor, mask: Tensor) -> Tensor:
-    """What was only read, (N, P, D), followed in each row by what was kept, (N, K, D): (N, T, D)."""
-    t = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)  # (N, T)
-    late_at = (t - skipped[:, None]).clamp(0, late.shape[1] - 1) + early.shape[1]
-    at = torch.where(t < skipped[:, None], t.clamp(max=early.shape[1] - 1), late_at)
-    both = torch.cat((early, late), dim=1)  # (N, P + K, D)
-    return both.gather(1, at[..., None].expand(-1, -1, both.shape[-1])) * mask.unsqueeze(-1)
+def _restarted(carry: Carry, where: Tensor) -> Carry:
+    """Zeros in some rows (N,), as before any text."""
+    keep = ~where[None, :, None]  # (1, N, 1)
+    return tuple((h * keep, c * keep) for h, c in carry)
