@@ -25,6 +25,7 @@ from pretune.errors import UsageError, choose
 
 if TYPE_CHECKING:
     from pretune.data.samples import Sample
+    from pretune.layers.continuous_cache import ContinuousCache
     from pretune.runs.predictor import Evaluation
     from pretune.tasks.base import Answer
 
@@ -61,9 +62,25 @@ def evaluate(
         str | None,
         typer.Option(
             "--state",
-            help="For an ELMo's perplexity. zero: each sentence alone; carry: on from the one before, as in "
-            "training. zero if not given.",
+            help="For perplexity. zero: each text alone; carry: on from the one before, as in training. zero "
+            "if not given.",
         ),
+    ] = None,
+    cache: Annotated[
+        int | None,
+        typer.Option(
+            "--cache",
+            min=1,
+            metavar="WORDS",
+            help="For a ULMFiT's perplexity, state carried: words of the last positions are likelier, "
+            "more so where the model was in a like state (Grave et al. 2017). So many; 500 is usual.",
+        ),
+    ] = None,
+    cache_lambda: Annotated[
+        float | None, typer.Option("--cache-lambda", help="Share of the cache, between 0 and 1; else 0.1.")
+    ] = None,
+    cache_theta: Annotated[
+        float | None, typer.Option("--cache-theta", help="How much likeness counts; else 1.0.")
     ] = None,
     batch_size: Annotated[
         int,
@@ -88,6 +105,8 @@ def evaluate(
     Example: pretune evaluate stars test.csv
 
     Perplexity: pretune evaluate models/elmo text.txt
+
+    With a cache: pretune evaluate models/en text.txt --cache 500
     """
     from pretune.data.readers import LabelKind
     from pretune.runs.folders import read_config
@@ -96,9 +115,12 @@ def evaluate(
     if read_config(folder)["kind"] == "pretrained":
         if label or kind or label_separator:
             raise UsageError(f"{folder} knows no labels; it is scored by the perplexity of a text alone")
-        state = state or "zero"
-        _perplexity(folder, test, out, text or [], file_format, encoding, state, batch_size, device)
+        past = _cache(cache, cache_lambda, cache_theta, state)
+        state = state or ("zero" if past is None else "carry")
+        _perplexity(folder, test, out, text or [], file_format, encoding, state, past, batch_size, device)
         return
+    if cache is not None or cache_lambda is not None or cache_theta is not None:
+        raise UsageError(f"--cache is for the perplexity of a pretrained folder; {folder} has learned a task")
     if state is not None:
         raise UsageError(f"--state is for the perplexity of a pretrained folder; {folder} has learned a task")
     if kind is not None and kind not in get_args(LabelKind):
@@ -132,6 +154,7 @@ def _perplexity(
     file_format: str | None,
     encoding: str,
     state: str,
+    cache: ContinuousCache | None,
     batch_size: int,
     device: str,
 ) -> None:
@@ -141,22 +164,48 @@ def _perplexity(
 
     from pretune.data.sentence_files import SentenceFile
     from pretune.runs.files import write_json
+    from pretune.runs.folders import read_config
     from pretune.runs.language_model import LanguageModel, State
+    from pretune.runs.stream_perplexity import stream_perplexity
 
     if state not in get_args(State):
         raise choose("--state", state, get_args(State))
     if len(text) > 1:
         raise UsageError("give one column of texts with --text")
     sentences = SentenceFile.find(test, file_format, next(iter(text), None), encoding=encoding)
-    found = LanguageModel.load(folder, device).perplexity(sentences, cast(Any, state), batch_size)
+    if cache is not None or (state == "carry" and read_config(folder)["method"] == "ulmfit"):
+        found = stream_perplexity(folder, sentences, cache, batch_size, device)
+    else:
+        found = LanguageModel.load(folder, device).perplexity(sentences, cast(Any, state), batch_size)
     table = Table("perplexity", "")
     for name, value in (("of all", found.value), ("forward", found.forward), ("backward", found.backward)):
         if value is not None:
             table.add_row(name, f"{value:.4g}")
-    stdout().print(f"{found.targets:,} words and marks predicted, state {state}")
+    said = f", {cache}" if cache else ""
+    stdout().print(f"{found.targets:,} words and marks predicted, state {state}{said}", soft_wrap=True)
     stdout().print(table)
     if out is not None:
-        write_json(out, {"perplexity": asdict(found), "state": state})
+        write_json(
+            out, {"perplexity": asdict(found), "state": state} | ({"cache": asdict(cache)} if cache else {})
+        )
+
+
+def _cache(
+    window: int | None, weight: float | None, theta: float | None, state: str | None
+) -> ContinuousCache | None:
+    """What --cache and its two settings ask for."""
+    if window is None:
+        if weight is not None or theta is not None:
+            raise UsageError(
+                "--cache-lambda and --cache-theta are settings of a cache; give --cache WORDS too"
+            )
+        return None
+    from pretune.layers.continuous_cache import ContinuousCache
+
+    if state == "zero":
+        raise UsageError("a cache goes on from text to text, and so must the state; leave --state zero out")
+    given = {"weight": weight, "theta": theta}
+    return ContinuousCache(window, **{name: x for name, x in given.items() if x is not None})
 
 
 def print_evaluation(evaluation: Evaluation) -> None:

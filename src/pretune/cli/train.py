@@ -16,7 +16,6 @@ from pretune.cli.common import (
     Label,
     LabelSeparator,
     Notes,
-    Out,
     Overwrite,
     Plan,
     Quiet,
@@ -34,11 +33,15 @@ from pretune.cli.common import (
     stdout,
 )
 from pretune.cli.inputs import codec_config, corpora, directions, labelled, started_from
+from pretune.cli.rates import FindStage, LrFind, check_out_of, rate_name, tell
 from pretune.errors import UsageError, choose
 
 if TYPE_CHECKING:
     from pretune.tasks.base import Task
 
+OutOrPlot = Annotated[
+    Path | None, typer.Option("--out", help="Folder for the result; not needed with --lr-find.")
+]
 Paths = Annotated[
     list[Path], typer.Argument(metavar="CORPUS…", help="Text files or folders; .jsonl, .csv, .gz, .xz.")
 ]
@@ -75,7 +78,7 @@ def pretrain(
     context: typer.Context,
     method: Annotated[str, typer.Argument(metavar="METHOD", help="elmo, ulmfit or wordvectors.")],
     corpus: Paths,
-    out: Out,
+    out: OutOrPlot = None,
     size: Size = "small",
     language: Language = None,
     direction: Annotated[
@@ -88,6 +91,8 @@ def pretrain(
     seed: Seed = 0,
     device: Device = "auto",
     workers: Workers = 0,
+    lr_find: LrFind = None,
+    lr_find_stage: FindStage = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -108,41 +113,52 @@ def pretrain(
 
     ELMo: pretune pretrain elmo books/ --size tiny --out models/elmo
 
+    A rate first: pretune pretrain ulmfit books/ --lr-find rates.svg
+
     Chinese: pretune pretrain ulmfit zh.txt.xz --language zh --documents line --out models/zh
     """
     from pretune.config import update
-    from pretune.runs.folders import check_out
     from pretune.runs.run import TABLES, is_main
     from pretune.runs.run import pretrain as run
     from pretune.runs.starts import method_named
 
     notes = Notes(quiet)
     said = settings(context, overrides, ("pretraining", "encoder", "codec", "fitting"))
-    check_out(out, overwrite)
+    out = check_out_of(out, lr_find, lr_find_stage, resume, overwrite)
     chosen = method_named(method)
     if size not in chosen.sizes:
         raise choose("--size", size, chosen.sizes)
     codec = codec_config(chosen, said["codec"], language)
     read, valid, prints = corpora(corpus, documents, text, encoding, held_out)
+    how = fitting(
+        out,
+        said["fitting"],
+        seed=seed,
+        device=device,
+        workers=workers,
+        resume=resume,
+        quiet=quiet,
+        label=f"pretrain {method}",
+    )
+    pretraining = update(chosen.pretraining, said["pretraining"], "pretraining", TABLES)
+    codecs = directions(chosen, codec, direction)
+    shape = update(chosen.sizes[size], said["encoder"], "encoder", TABLES)
+    if lr_find is not None:
+        from pretune.runs.rates import pretraining_rates
+
+        found = pretraining_rates(chosen, read, size, pretraining, codecs, shape, how, lr_find_stage or -1)
+        tell(found, lr_find, f"pretraining.{rate_name(pretraining)}")
+        return
     scores = run(
         chosen,
         read,
         valid,
         out,
         size=size,
-        pretraining=update(chosen.pretraining, said["pretraining"], "pretraining", TABLES),
-        codec_config=directions(chosen, codec, direction),
-        encoder_config=update(chosen.sizes[size], said["encoder"], "encoder", TABLES),
-        fitting=fitting(
-            out,
-            said["fitting"],
-            seed=seed,
-            device=device,
-            workers=workers,
-            resume=resume,
-            quiet=quiet,
-            label=f"pretrain {method}",
-        ),
+        pretraining=pretraining,
+        codec_config=codecs,
+        encoder_config=shape,
+        fitting=how,
         info={"data": prints},
     )
     if is_main():  # the others do not wait until it is written
@@ -156,7 +172,7 @@ def adapt(
         Path, typer.Argument(metavar="DIR", help="Of `pretrain`, `import`, `finetune` or `adapt`.")
     ],
     corpus: Paths,
-    out: Out,
+    out: OutOrPlot = None,
     vocabulary: Annotated[
         str | None,
         typer.Option(
@@ -172,6 +188,8 @@ def adapt(
     seed: Seed = 0,
     device: Device = "auto",
     workers: Workers = 0,
+    lr_find: LrFind = None,
+    lr_find_stage: FindStage = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -190,13 +208,12 @@ def adapt(
     """
     from pretune.config import update
     from pretune.methods.base import Vocabulary
-    from pretune.runs.folders import check_out
     from pretune.runs.run import TABLES, is_main, load_start
     from pretune.runs.run import adapt as run
 
     notes = Notes(quiet)
     said = settings(context, overrides, ("adaptation", "fitting"))
-    check_out(out, overwrite)
+    out = check_out_of(out, lr_find, lr_find_stage, resume, overwrite)
     if vocabulary is not None and vocabulary not in get_args(Vocabulary):
         raise choose("--vocabulary", vocabulary, get_args(Vocabulary))
     start = load_start(folder)
@@ -204,24 +221,26 @@ def adapt(
     if one.method.learner(one.encoder_config) != one.encoder_config:
         notes(f"{folder} has no softmax; a fresh one is learned")
     read, valid, prints = corpora(corpus, documents, text, encoding, held_out)
-    scores = run(
-        folder,
-        read,
-        valid,
+    how = fitting(
         out,
-        adaptation=update(one.method.adaptation, said["adaptation"], "adaptation", TABLES),
-        vocabulary=cast(Vocabulary | None, vocabulary),
-        fitting=fitting(
-            out,
-            said["fitting"],
-            seed=seed,
-            device=device,
-            workers=workers,
-            resume=resume,
-            quiet=quiet,
-            label=f"adapt {folder.name}",
-        ),
-        info={"data": prints},
+        said["fitting"],
+        seed=seed,
+        device=device,
+        workers=workers,
+        resume=resume,
+        quiet=quiet,
+        label=f"adapt {folder.name}",
+    )
+    adaptation = update(one.method.adaptation, said["adaptation"], "adaptation", TABLES)
+    words = cast(Vocabulary | None, vocabulary)
+    if lr_find is not None:
+        from pretune.runs.rates import adaptation_rates
+
+        found = adaptation_rates(folder, read, adaptation, words, how, lr_find_stage or -1)
+        tell(found, lr_find, f"adaptation.{rate_name(adaptation)}")
+        return
+    scores = run(
+        folder, read, valid, out, adaptation=adaptation, vocabulary=words, fitting=how, info={"data": prints}
     )
     if is_main():  # the others do not wait until it is written
         notes(codec_of(out), score_lines(scores))
@@ -246,7 +265,7 @@ def finetune(
         Path, typer.Argument(metavar="TRAIN", help="Labelled csv, tsv, jsonl, parquet, or a folder a class.")
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for the result; not needed with --plan.")
+        Path | None, typer.Option("--out", help="Folder for the result; not needed with --plan or --lr-find.")
     ] = None,
     valid: Annotated[
         Path | None, typer.Option("--valid", help="Labelled file to choose the best epoch by.")
@@ -282,6 +301,8 @@ def finetune(
     device: Device = "auto",
     workers: Workers = 0,
     plan: Plan = False,
+    lr_find: LrFind = None,
+    lr_find_stage: FindStage = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -297,7 +318,6 @@ def finetune(
     Example: pretune finetune classification train.csv --text review --label stars --from models/en --out m
     """
     from pretune.config import update
-    from pretune.runs.folders import check_out
     from pretune.runs.measure import Measure
     from pretune.runs.mixes import mix_lines
     from pretune.runs.run import finetune as run
@@ -306,10 +326,10 @@ def finetune(
 
     notes = Notes(quiet)
     said = settings(context, overrides, ("task", "recipe", "encoder", "codec", "fitting"))
-    if out is None and not plan:
-        raise UsageError("--out is missing: give a folder for the model")
-    if out is not None and not plan:
-        check_out(out, overwrite)
+    if plan and lr_find is not None:
+        raise UsageError("--plan trains nothing and --lr-find a little; give one of them")
+    if not plan:
+        out = check_out_of(out, lr_find, lr_find_stage, resume, overwrite)
     asks = task_class(task)
     reading = {"text": text or (), "label": label or (), "label_separator": label_separator}
     reading |= {"format": file_format, "encoding": encoding}
@@ -340,6 +360,11 @@ def finetune(
         quiet=quiet,
         label=f"finetune {one.method.name}",
     )
+    if lr_find is not None:
+        from pretune.runs.rates import task_rates
+
+        tell(task_rates(started, question, way, learn, how, lr_find_stage or -1), lr_find, "recipe.lr")
+        return
     with Measure() as cost:
         trained, fitted = run(started, question, way, learn, check, how)
     if is_main():

@@ -10,9 +10,14 @@ from typing import Any
 
 def write_text(path: Path, text: str) -> None:
     """Write beside, then rename."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """As `write_text`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    new.write_text(text, encoding="utf-8")
+    new.write_bytes(content)
     new.replace(path)
 
 

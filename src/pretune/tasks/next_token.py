@@ -81,13 +81,13 @@ class NextToken(Task):
         for of_sample in rows:
             total = sum(float(next(said)[: len(row) - 1].double().sum()) for row in of_sample)
             tokens = sum(len(row) - 1 for row in of_sample)
-            answers.append(Answer(scores={"log_probability": total, **_scores(-total, tokens)}))
+            answers.append(Answer(scores={"log_probability": total, **scores_of(-total, tokens)}))
         return answers
 
     def score(self, golds: Sequence[Any], answers: Sequence[Answer]) -> dict[str, float]:
         nats = -sum(answer.scores["log_probability"] for answer in answers)
         tokens = int(sum(answer.scores["tokens"] for answer in answers))
-        return _scores(nats, tokens)
+        return scores_of(nats, tokens)
 
 
 class NextTokenHead(Head):
@@ -178,8 +178,9 @@ def stream_scores(model: nn.Module, head: Head, source: Streams, epoch: int = 0)
             nats += float(output.reported)
             tokens += head.targets(batch)
             carry = output.carry
-    return _scores(nats, tokens)
+    return scores_of(nats, tokens)
 
 
-def _scores(nats: float, tokens: int) -> dict[str, float]:
+def scores_of(nats: float, tokens: int) -> dict[str, float]:
+    """Perplexity and loss of some tokens that cost so much together."""
     return {"perplexity": perplexity(nats, tokens), "loss": nats / max(1, tokens), "tokens": float(tokens)}

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from pretune.errors import UserError
+from pretune.errors import UsageError, UserError
 from pretune.training.optimizers import AdamW, Optimizer
 from pretune.training.schedules import Constant, Schedule
 
@@ -118,8 +118,16 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
         model.eval()
 
 
+def stage_numbered(stages: Sequence[Stage], number: int) -> Stage:
+    """By its number in the plan, counted from 1; -1 is the last."""
+    if number != -1 and not 1 <= number <= len(stages):
+        named = ", ".join(f"{n} ({stage.name})" for n, stage in enumerate(stages, start=1))
+        raise UsageError(f"there is no stage {number}; choose one of {named}")
+    return stages[number - 1 if number > 0 else -1]
+
+
 def plan(stages: Sequence[Stage]) -> list[dict[str, object]]:
-    """Stages as plain rows for `--plan`: stage, epochs, group, rate, parameters, schedule."""
+    """Stages as plain rows for `--plan`: a row for each group of each, with what is its stage's."""
     return [
         {
             "stage": stage.name,
@@ -130,6 +138,8 @@ def plan(stages: Sequence[Stage]) -> list[dict[str, object]]:
             "parameters": sum(p.numel() for p in group.parameters()),
             "optimizer": stage.optimizer,
             "schedule": stage.schedule,
+            "momentum": stage.momentum,
+            "clip": stage.clip,
         }
         for stage in stages
         for group in stage.groups

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -26,11 +27,12 @@ from pretune.tasks.next_token import stream_scores
 from pretune.tensors.streams import Limited
 from pretune.tensors.two_ways import WAYS, TwoWaySource
 from pretune.training.loop import Fitting, fit
+from pretune.training.lr_find import FoundRates, find_rates
 from pretune.training.model import Model
 from pretune.training.optimizers import Adagrad, AdamW, Optimizer
 from pretune.training.schedules import Constant, Schedule, WarmupLinear
 from pretune.training.sources import own_rank, own_world
-from pretune.training.stage import Group, Stage
+from pretune.training.stage import Group, Stage, stage_numbered
 
 Documents = Callable[[], Iterable[str]]
 Algorithm = Literal["adagrad", "adamw"]
@@ -87,18 +89,34 @@ class ElmoPretraining:
         Returns that perplexity, over both directions and all words, its loss in nats and its tokens; without
         `held_out` the last epoch's, named `train_…`, which is of the drawn words alone and so far too good.
         """
+        with self._learning(encoder, codec) as (learner, words, vocab), token_cache(fitting.folder) as cache:
+            source = self.source(learner, words, vocab, corpus, cache, fitting.seed)
+            check = self._held_out(learner, words, vocab, held_out, cache) if held_out else None
+            return self._fit(learner, source, check, fitting)
+
+    def find_rates(
+        self, encoder: Encoder, codec: Codec, corpus: Documents, fitting: Fitting, stage: int = -1
+    ) -> FoundRates:
+        """What `training.lr_find` says of the one stage that there is."""
+        with self._learning(encoder, codec) as (learner, words, vocab), token_cache(None) as cache:
+            chosen = stage_numbered([self.stage(learner, 1)], stage)
+            source = self.source(learner, words, vocab, corpus, cache, fitting.seed)
+            return find_rates(self._model(learner), chosen, source, fitting)
+
+    @contextmanager
+    def _learning(self, encoder: Encoder, codec: Codec) -> Iterator[tuple[ELMo, ElmoCodec, Vocab]]:
         if not isinstance(encoder, ELMo) or not isinstance(codec, ElmoCodec) or codec.vocab is None:
             raise UsageError(
                 "this pretraining is for ELMo with a vocabulary to predict; choose the method elmo"
             )
         encoder.purpose("language_model")
         try:
-            with token_cache(fitting.folder) as cache:
-                source = self.source(encoder, codec, codec.vocab, corpus, cache, fitting.seed)
-                check = self._held_out(encoder, codec, codec.vocab, held_out, cache) if held_out else None
-                return self._fit(encoder, source, check, fitting)
+            yield encoder, codec, codec.vocab
         finally:
             encoder.purpose("task")
+
+    def _model(self, encoder: ELMo) -> Model:
+        return Model(encoder, BothWays(self.candidates, self.dropout).head(encoder))
 
     def stage(self, encoder: ELMo, epochs: int) -> Stage:
         """Everything at one rate.
@@ -120,7 +138,7 @@ class ElmoPretraining:
         self, encoder: ELMo, source: TwoWaySource, check: TwoWaySource | None, fitting: Fitting
     ) -> dict[str, float]:
         epochs, steps = budget(self.epochs, source.steps(0), self.max_steps)
-        model = Model(encoder, BothWays(self.candidates, self.dropout).head(encoder))
+        model = self._model(encoder)
 
         def validate(model: Model) -> dict[str, float]:
             assert check is not None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pretune.methods.base import Method
+from pretune.methods.ulmfit.adopting import adopt
 from pretune.methods.ulmfit.encoder import AWDLSTM, AWDLSTMConfig, Dropouts
-from pretune.methods.ulmfit.pretraining import ADAPTATION, PRETRAINING, UlmfitPretraining, adopt
+from pretune.methods.ulmfit.pretraining import ADAPTATION, PRETRAINING, UlmfitPretraining
 from pretune.methods.ulmfit.tokens import UlmfitCodec, UlmfitCodecConfig
 from pretune.recipes.gradual import Gradual
 
