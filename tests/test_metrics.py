@@ -11,12 +11,24 @@ from sklearn import metrics as sk
 
 from pretune.errors import UserError
 from pretune.metrics.bootstrap import interval, interval_of, mcnemar, paired_bootstrap, paired_bootstrap_of
-from pretune.metrics.classification import accuracy, confusion, macro_f1, micro_f1
+from pretune.metrics.classification import accuracy, by_label, confusion, macro_f1, micro_f1
 from pretune.metrics.regression import mae, pearson, rmse, spearman
 
 CHANCE = np.random.default_rng(0)
 GOLDS = [str(x) for x in CHANCE.integers(0, 5, 200)]
 ANSWERS = [gold if CHANCE.random() < 0.6 else str(CHANCE.integers(0, 6)) for gold in GOLDS]
+
+
+def test_each_label_scores_as_in_scikit_learn():
+    found = by_label(GOLDS, ANSWERS, ["0", "7"])
+    assert list(found) == ["0", "7", "1", "2", "3", "4", "5"]  # the task's first, then what else there is
+    names = sorted(found)
+    theirs = sk.precision_recall_fscore_support(GOLDS, ANSWERS, labels=names, zero_division=0)
+    for name, *wanted in zip(names, *theirs, strict=True):
+        assert found[name] == pytest.approx(tuple(wanted))
+    several = by_label([("a", "b"), ("a",), ()], [("a",), ("b",), ()])
+    assert several["a"] == (1, 0.5, pytest.approx(2 / 3), 2)
+    assert several["b"] == (0, 0, 0, 1)
 
 
 def test_single_labels_score_as_in_scikit_learn():

@@ -79,6 +79,7 @@ def test_evaluation_scores_with_intervals_and_confusions(folder: Path, tmp_path:
     assert labels == ["no", "yes", "perhaps"]
     assert counts == [[10, 0, 0], [0, 10, 0], [0, 1, 0]]
     assert any("perhaps" in note for note in found.notes)
+    assert found.labels["perhaps"] == (0, 0, 0, 1) and found.labels["yes"].recall == 1
     assert json.loads(json.dumps(found.to_dict()))["samples"] == 21
 
 
@@ -88,5 +89,5 @@ def test_numbers_are_evaluated_without_confusions() -> None:
     quiet = Fitting(device="cpu", quiet=True)
     model, _ = finetune(tiny.start("wordvectors"), task, tiny.recipe("full"), samples, [], quiet)
     found = evaluation(model, samples)
-    assert found.confusion is None
+    assert found.confusion is None and found.labels == {}
     assert found.intervals.keys() == found.scores.keys()

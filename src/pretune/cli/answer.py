@@ -218,6 +218,11 @@ def print_evaluation(evaluation: Evaluation) -> None:
         scores.add_row(name, f"{value:.4f}", f"{low:.4f} … {high:.4f}")
     stdout().print(f"{evaluation.samples} samples")
     stdout().print(scores)
+    if evaluation.labels:
+        table = Table("label", "precision", "recall", "F1", "golds")
+        for name, found in evaluation.labels.items():
+            table.add_row(name, *(f"{x:.4f}" for x in found[:3]), f"{found.golds:,}")
+        stdout().print(table)
     if evaluation.confusion is not None:
         names, counts = evaluation.confusion
         table = Table("gold ↓ answer →", *names)

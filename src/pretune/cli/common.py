@@ -248,9 +248,10 @@ def print_plan(rows: Sequence[Mapping[str, object]]) -> None:
         groups = list(of_stage)
         first = groups[0]
         epochs = f"{first['epochs']} epoch{'s' * (first['epochs'] != 1)}"
-        console.print(
-            f"{number}. {name}: {epochs}, {first['optimizer']}, {first['schedule']}", soft_wrap=True
-        )
+        how = [epochs, first["optimizer"], first["schedule"]]
+        how += [first["momentum"]] if first["momentum"] else []
+        how += [f"gradient norm up to {first['clip']:g}"] if first["clip"] is not None else []
+        console.print(f"{number}. {name}: {', '.join(map(str, how))}", soft_wrap=True)
         table = Table("group", "rate", "weight decay", "parameters")
         for column in table.columns[1:]:
             column.justify = "right"

@@ -285,8 +285,8 @@ def finetune(
         str | None,
         typer.Option(
             "--recipe",
-            help="features, gradual, full, or gradual by a schedule (gradual-paper, gradual-fastai2, …); else "
-            "the method's own, from scratch full.",
+            help="features, gradual, full, or gradual by a schedule (gradual-paper, gradual-fastai2, …); "
+            "else the method's own, from scratch full.",
         ),
     ] = None,
     vectors: Vectors = None,

@@ -1,4 +1,4 @@
-"""Scores of labels: accuracy, F1 and the confusion matrix.
+"""Scores of labels: accuracy, F1, each label's own, and the confusion matrix.
 
 An item is one label (a string) or, for tasks with several labels, a tuple of them.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,32 @@ def macro_f1(golds: Sequence[Item], answers: Sequence[Item]) -> float:
     right, said, true = _counts(golds, answers)
     labels = said.keys() | true.keys()
     return sum(_f1(right[x], said[x], true[x]) for x in labels) / len(labels) if labels else 0.0
+
+
+class LabelScores(NamedTuple):
+    """How well one label is found; 0 where there was nothing to divide by."""
+
+    precision: float  # of those said, how many are true
+    recall: float  # of those true, how many are said
+    f1: float
+    golds: int
+
+
+def by_label(
+    golds: Sequence[Item], answers: Sequence[Item], labels: Sequence[str] = ()
+) -> dict[str, LabelScores]:
+    """Of the given labels, then of others found."""
+    right, said, true = _counts(golds, answers)
+    names = list(dict.fromkeys([*labels, *sorted({*said, *true})]))
+    return {
+        x: LabelScores(
+            right[x] / said[x] if said[x] else 0.0,
+            right[x] / true[x] if true[x] else 0.0,
+            _f1(right[x], said[x], true[x]),
+            true[x],
+        )
+        for x in names
+    }
 
 
 def confusion(

@@ -14,7 +14,7 @@ from pretune.data.readers import LabelKind, read_samples
 from pretune.data.samples import Sample, sample
 from pretune.errors import UserError
 from pretune.metrics.bootstrap import interval, interval_of
-from pretune.metrics.classification import confusion
+from pretune.metrics.classification import LabelScores, by_label, confusion
 from pretune.runs.folders import RUN
 from pretune.runs.mixes import mix_lines
 from pretune.runs.run import load_trained
@@ -90,12 +90,14 @@ class Evaluation:
     scores: dict[str, float]
     intervals: dict[str, tuple[float, float]]  # 95 % bootstrap
     confusion: tuple[list[str], list[list[int]]] | None  # labels; counts, golds down, answers across
+    labels: dict[str, LabelScores]  # in the task's order; none for numbers
     notes: list[str]
 
     def to_dict(self) -> dict[str, Any]:
         table = {"labels": self.confusion[0], "counts": self.confusion[1]} if self.confusion else None
         plain = {"samples": self.samples, "scores": self.scores, "intervals": self.intervals}
-        return plain | {"confusion": table}
+        labels = {name: found._asdict() for name, found in self.labels.items()}
+        return plain | {"confusion": table, "labels": labels}
 
 
 def evaluate(
@@ -139,6 +141,8 @@ def evaluation(
     answers = model.answers(samples, batch_size)
     golds = [sample.gold for sample in samples]
     said = [answer.label for answer in answers]
+    several = [answer.label if answer.labels is None else answer.labels for answer in answers]
+    each = {} if None in several else by_label(golds, several, getattr(model.task, "labels", ()))
     table = None
     notes = [*notes, *mix_lines(mixes_of(model))]
     if all(isinstance(label, str) for label in said):
@@ -149,7 +153,7 @@ def evaluation(
             notes.append(f"labels that the model never saw count as errors: {', '.join(unseen[:8])}")
     scores = model.task.score(golds, answers)
     intervals = {name: _interval(model.task, name, golds, answers, seed) for name in scores}
-    return Evaluation(len(samples), scores, intervals, table, notes)
+    return Evaluation(len(samples), scores, intervals, table, each, notes)
 
 
 def _interval(
