@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from pretune.runs.explain import Explanation, Token
 
 LEVELS = 5  # of shading
-FAINT = 0.05  # of the strongest word's score: weaker words stay plain
+FAINT = 0.1  # of the strongest word's score: weaker words stay plain
 LISTED = 12  # words in the table under a text
 METHODS = {
     "integrated": "integrated gradients: what each word adds on the way from a text without words to this "
@@ -74,7 +74,7 @@ def level(explanation: Explanation, token: Token) -> int:
 
 def number(value: float) -> str:
     """With its sign."""
-    return f"{value:+.3g}".replace("-", "\N{MINUS SIGN}")
+    return f"{value:+#.3g}".rstrip(".").replace("-", "\N{MINUS SIGN}")
 
 
 def _document(place: int, one: Explanation) -> dict[str, Any]:
