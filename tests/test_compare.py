@@ -256,6 +256,9 @@ def test_the_command_of_a_cell_is_the_whole_one_narrowed() -> None:
     assert said == "pretune compare a.csv --seeds 3 --only tfidf/logistic/scratch/20/1 --out x-again"
 
 
+VECTORS: dict[str, Any] = {"methods": ["wordvectors"], "unlabelled": "none"}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -269,6 +272,12 @@ def test_the_command_of_a_cell_is_the_whole_one_narrowed() -> None:
         ({"settings": {"recip": {}}}, "did you mean 'recipe'"),
         ({"settings": {"recipe": {"epochs": 3}}}, "none of the recipes here"),
         ({"settings": {"tfidf": {"strenght": 1}}}, "strengths"),
+        ({**VECTORS, "settings": {"task": {"sampling": "even"}}}, "task.sampling is 'even'"),
+        ({**VECTORS, "settings": {"task": {"class_weights": {"cut": 2}}}}, "did you mean 'cat'"),
+        (
+            {**VECTORS, "recipes": ["ablation-full"], "settings": {"recipe": {"factor": 2}}},
+            "recipe.factor is part of what ablation-full means",
+        ),
         ({"task": "tagging"}, "choose one of classification"),
         ({"from_": ["/nowhere"]}, "no such model folder"),
         ({"vectors": "x.txt"}, "--vectors are for wordvectors"),
@@ -280,6 +289,19 @@ def test_wrong_options_are_named(changes: dict[str, Any], message: str, tmp_path
     options = {"settings": {}} | changes
     with pytest.raises(UserError, match=message):
         quick(tmp_path, **options)
+
+
+def test_recipes_of_one_kind_are_compared_under_their_own_names(tmp_path: Path) -> None:
+    found = quick(
+        tmp_path,
+        **VECTORS,
+        recipes=["gradual", "gradual-fastai2", "ablation-last"],
+        sizes=[24],
+        seeds=1,
+        settings={"recipe": {"epochs": 1}, "task": {"sampling": "balanced", "label_smoothing": 0.1}},
+    )
+    assert {row.recipe for row in found.rows} == {"gradual", "gradual-fastai2", "ablation-last"}
+    assert "(ablation-last)" in (tmp_path / "report.html").read_text()
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:

@@ -60,8 +60,8 @@ Size = Annotated[
     str,
     typer.Option(
         "--size",
-        help="Of a new encoder. elmo: tiny, small, medium, original; ulmfit: tiny, small, medium, base; "
-        "wordvectors: tiny, small, base.",
+        help="Of a new encoder. elmo: tiny, small, medium, original; ulmfit: tiny, small, medium, base, "
+        "multifit; wordvectors: tiny, small, base.",
     ),
 ]
 Language = Annotated[
