@@ -161,7 +161,7 @@ def test_settings_change_what_was_said_and_keep_the_rest_of_it():
     assert update(script, {"lr": 0.5}, "recipe") == Gradual(schedule="script", lr=0.5)
     assert update(Gradual(lr=0.5), {"schedule": "fastai1"}, "recipe") == Gradual(schedule="fastai1", lr=0.5)
     assert update(Gradual(), {"thaw": "chain"}, "recipe") == Gradual(thaw="chain")
-    cooled = update(Gradual(schedule="fastai2"), {"rate_schedule": "stlr"}, "recipe")
+    cooled = update(Gradual(schedule="fastai2"), {"rate_schedule": "slanted_triangular"}, "recipe")
     assert cooled.momentum is None
 
 

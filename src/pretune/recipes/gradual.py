@@ -61,8 +61,8 @@ class Gradual:
     factor: float = UNSAID
     """How much slower lower groups are (discriminative fine-tuning, section 3.2); 1 gives all one rate."""
     slower: Slower = UNSAID
-    """each: a group is slower by factor than the one above it; lowest: the lowest is, than the head, and
-    those between lie on a line of logarithms (fastai's slice(a, b)); below: all below the head are."""
+    """each: every group is slower by factor than the one above it; lowest: the lowest group is, than the
+    head, in equal ratios from group to group (fastai's slice(a, b)); below: all groups below the head are."""
     epochs: int = UNSAID
     """Passes of the last stage. The paper trains to convergence, up to 50 on large data."""
     thaw_epochs: int = 1
@@ -70,12 +70,12 @@ class Gradual:
     batch_size: int = UNSAID
     """Samples a step."""
     rate_schedule: RateSchedule = UNSAID
-    """Of every group's rate within a stage: stlr (slanted triangles, eq. 3), one_cycle (fastai), cosine (down
+    """Of every group's rate within a stage: slanted_triangular (eq. 3), one_cycle (fastai), cosine (down
     from the peak, the paper's "aggressive cosine annealing"), constant."""
     cut_frac: float | None = None
-    """Share of a stage's steps spent climbing, of stlr and one_cycle; none: as the schedule has it."""
+    """Share of a stage's steps spent climbing; none: as the schedule has it, stage by stage."""
     ratio: float | None = None
-    """Highest rate over first rate, of stlr and one_cycle; none: as the schedule has it."""
+    """Highest rate over first rate; none: as the schedule has it, stage by stage."""
     beta1: float = UNSAID
     """Adam's first decay, where it does not cycle."""
     beta2: float = UNSAID
@@ -191,7 +191,7 @@ class Gradual:
         climb = published.climb[last] if self.cut_frac is None else self.cut_frac
         ratio = published.ratio[last] if self.ratio is None else self.ratio
         schedules: dict[RateSchedule, Schedule] = {
-            "stlr": SlantedTriangular(climb, ratio),
+            "slanted_triangular": SlantedTriangular(climb, ratio),
             "one_cycle": OneCycle(climb, ratio, published.final_ratio),
             "cosine": Cosine(),
             "constant": Constant(),

@@ -8,7 +8,7 @@ from typing import Literal
 ScheduleName = Literal["few_labels", "paper", "script", "fastai1", "fastai2", "fine_tune", "multifit"]
 Thaw = Literal["gradual", "chain", "none", "last"]
 Slower = Literal["each", "lowest", "below"]
-RateSchedule = Literal["stlr", "one_cycle", "cosine", "constant"]
+RateSchedule = Literal["slanted_triangular", "one_cycle", "cosine", "constant"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Published:
     momentum: tuple[float, float] | None = None  # beta1 at both ends of one cycle, and at its peak
     final_ratio: float = 1e5  # highest rate over last rate, of one cycle
     eps: float = 1e-8
-    weight_decay: float = 0.01
+    weight_decay: float = 0.01  # decoupled; the script's is in the loss, where Adam makes of it nearly full
+    # steps towards zero for every word that the labelled texts lack
     decay_all: bool = True  # False: none for norms and biases
     clip: float | None = None
     thaw: Thaw = "gradual"
@@ -40,19 +41,19 @@ SCHEDULES: dict[ScheduleName, Published] = {
     # The paper's stages and rates, in batches and passes for hundreds of labels rather than thousands.
     "few_labels": Published(
         rates=(1e-2,), factor=2.6, slower="each", epochs=8,
-        rate_schedule="stlr", climb=(0.1, 0.1), ratio=(32, 32),
+        rate_schedule="slanted_triangular", climb=(0.1, 0.1), ratio=(32, 32),
         batch_size=32, beta1=0.7, clip=25.0,
     ),
     # Howard & Ruder (2018), sections 3.2, 3.3, 4.1 and 5 (50 epochs); where the text is silent, the script.
     "paper": Published(
         rates=(1e-2,), factor=2.6, slower="each", epochs=50,
-        rate_schedule="stlr", climb=(0.1, 0.1), ratio=(32, 32),
+        rate_schedule="slanted_triangular", climb=(0.1, 0.1), ratio=(32, 32),
         batch_size=64, beta1=0.7, weight_decay=1e-6, clip=25.0,
     ),
     # Their train_clas.py (fastai 0.7), with the epochs of its manual for IMDb.
     "script": Published(
         rates=(1e-2, 1e-2, 1e-2), factor=2.6, slower="each", epochs=50,
-        rate_schedule="stlr", climb=(1 / 3, 1 / 8), ratio=(8, 8),
+        rate_schedule="slanted_triangular", climb=(1 / 3, 1 / 8), ratio=(8, 8),
         batch_size=32, beta1=0.8, weight_decay=1e-6, clip=25.0,
     ),
     # fastai 1's notebook ULMFit.ipynb, the forward model: 94.96 % on IMDb, 95.4 % with the backward one.
