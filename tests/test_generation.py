@@ -79,9 +79,11 @@ def run(*arguments: object, stdin: str | None = None) -> tuple[int, str, str]:
     return found.exit_code, found.stdout, found.stderr
 
 
-@pytest.mark.parametrize("cell", ["lstm", "qrnn"])
-def test_a_step_a_token_writes_what_rereading_all_before_it_would(cell: str, tmp_path: Path) -> None:
-    start = bolder(tiny.start("ulmfit", cell=cell))
+@pytest.mark.parametrize("encoder", [{}, {"cell": "qrnn"}, {"cutoffs": (12, 20)}], ids=str)
+def test_a_step_a_token_writes_what_rereading_all_before_it_would(
+    encoder: dict[str, Any], tmp_path: Path
+) -> None:
+    start = bolder(tiny.start("ulmfit", **encoder))
     lm = LanguageModel.load(saved(start, tmp_path / "model"), "cpu")
     writer = lm.writer()
     ids = writer.prompt(PROMPT)
@@ -282,6 +284,44 @@ def test_a_backward_model_writes_what_stands_before(backward: Path) -> None:
     assert found.text.split() == list(found.tokens)
     with pytest.raises(UsageError, match="one text, drawn from left to right"):
         next(lm.stream(prompt))
+
+
+def test_marks_that_open_a_text_close_the_one_before(tmp_path: Path) -> None:
+    """Version 0.7 opens a text by a line's end, xxbos and xxfld 1; from the right these come last."""
+    for turn, marks in ((False, ["\n", "xxbos"]), (True, ["1", "xxfld"])):
+        start = tiny.start("ulmfit")
+        codec: Any = start.codec
+        words = [*codec.vocab.words, "\n", "1"]
+        config = replace(codec.config, rules="v07")
+        codec = type(codec)(config, Vocab(words))
+        start = replace(start, codec=codec, encoder=start.method.build(start.encoder_config, codec))
+        start = turned(start) if turn else start
+        lm = LanguageModel.load(saved(start, tmp_path / f"{turn}"), "cpu")
+        writer: Any = lm.writer()
+        opening = [writer.id_of(word) for word in ("\n", "xxbos", "xxfld", "1")]
+        film, good = writer.id_of("film"), writer.id_of("good")
+        assert writer.prompt("good film") == (
+            [*opening[::-1], film, good] if turn else [*opening, good, film]
+        )
+        scripted = Scripted(writer, [good, *(writer.id_of(mark) for mark in marks)])
+        (found,) = generate(scripted, "film", Generating(9, temperature=0))  # type: ignore[arg-type]
+        assert found.tokens == ("good",) and found.ended
+        assert found.whole == ("good film" if turn else "film good")
+
+
+class Scripted:
+    """A writer whose model says what it is told to."""
+
+    def __init__(self, writer: Any, tokens: list[int]) -> None:
+        self.writer, self.tokens = writer, list(tokens)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.writer, name)
+
+    def read(self, ids: Tensor, carry: Any) -> tuple[Tensor, Any]:
+        said, carry = self.writer.read(ids, carry)
+        said[:, self.tokens.pop(0)] = 9.0
+        return said, carry
 
 
 @pytest.mark.parametrize(

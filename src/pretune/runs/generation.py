@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import takewhile
 from math import isnan, nan
 from typing import Any
 
@@ -116,13 +117,16 @@ def stream(writer: Writer, prompt: str, how: Generating) -> Iterator[str]:
     if how.count != 1 or how.beams is not None or writer.leftwards:
         raise UsageError("one text, drawn from left to right, can be streamed; generate the others whole")
     ids, allowed = writer.prompt(prompt), _allowed(writer, how)
-    so_far, shown = Written((), ()), ""
+    so_far, shown, text = Written((), ()), "", ""
     for _, token, nats in draw(writer, ids, how.max_tokens, allowed, how.sampling, _chances(how)):
         so_far = so_far.and_then(token, nats)
         text = _generated(writer, prompt, ids, so_far, allowed.ends).text
         if text.startswith(shown) and text != shown:
             yield text[len(shown) :]
             shown = text
+    if not text.startswith(shown):  # a later piece has changed a word that was shown
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(text, shown, strict=False)))
+        yield text[same:]
 
 
 def _chances(how: Generating) -> list[Any]:
@@ -150,6 +154,8 @@ def _generated(
     if tokens and tokens[-1] in ends:
         end = nats.pop()
         tokens.pop()
+        if (marks := len(writer.closing)) and tuple(tokens[-marks:]) == writer.closing:
+            del tokens[-marks:], nats[-marks:]
     text = _beside(writer, ids, tokens) if prompt.strip() else writer.text(tokens)
     found = Generated(prompt, text, writer.words(tokens), tuple(nats), end)
     if writer.leftwards:

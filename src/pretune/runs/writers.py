@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any, Final, Protocol, cast
 
 import torch
@@ -32,6 +33,11 @@ class Writer(Reader, Protocol):
     @property
     def ends(self) -> tuple[int, ...]:
         """Ids that end a document."""
+        ...
+
+    @property
+    def closing(self) -> tuple[int, ...]:
+        """Ids that stand before the one that ends a document and belong to it."""
         ...
 
     @property
@@ -67,25 +73,33 @@ class Writer(Reader, Protocol):
 class UlmfitWriter:
     """An AWD-LSTM: forward from the mark of the beginning, or backward from the same mark as the end.
 
-    `model` is an encoder under a `NextTokenHead`. A backward model has learned that its mark stands between
-    texts too, so what it reads after one is a text from its last word on.
+    `model` is an encoder under a `NextTokenHead`. A backward model has learned that the marks which open a
+    text stand between texts too, so what it reads after them is a text from its last word on.
     """
 
     model: Model
     codec: UlmfitCodec
     leftwards: bool = field(init=False)
+    opening: list[int] = field(init=False)  # marks before every text, from left to right
 
     def __post_init__(self) -> None:
         self.leftwards = self.codec.config.direction == "backward"
+        self.opening = self.codec.ids([""])[0]
 
     @property
     def ends(self) -> tuple[int, ...]:
-        return self._known(START, END)
+        marked = self.leftwards and bool(set(self.opening) & set(self._known(FIELD)))
+        return self._known(START, END, *((FIELD,) if marked else ()))  # from the right, xxfld 1 comes first
+
+    @property
+    def closing(self) -> tuple[int, ...]:
+        marks = self.opening[::-1] if self.leftwards else self.opening
+        return tuple(takewhile(lambda mark: mark not in self.ends, marks))
 
     @property
     def silent(self) -> tuple[int, ...]:
         fakes = [word for word in self.codec.vocab.words if word.startswith(FAKE)]
-        return self._known(PAD, FIELD, *fakes)
+        return tuple(mark for mark in self._known(PAD, FIELD, *fakes) if mark not in self.ends)
 
     @property
     def unknown(self) -> int | None:
@@ -95,8 +109,10 @@ class UlmfitWriter:
         return self.codec.vocab.ids.get(word)
 
     def prompt(self, text: str) -> list[int]:
-        begin, *ids = self.codec.ids([text])[0]
-        return [begin, *(ids[::-1] if self.leftwards else ids)]
+        ids = self.codec.ids([text])[0]
+        if not self.leftwards:
+            return ids
+        return [*self.opening[::-1], *ids[: len(self.opening) - 1 : -1]]
 
     def unknown_words(self, text: str) -> list[str]:
         return [word for word in self.codec.tokens(text) if word not in self.codec.vocab.ids]
