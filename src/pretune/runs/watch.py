@@ -130,6 +130,7 @@ def ranking(comparison: Comparison) -> Table:
     )
     heads = ("", "mean ± sd", "95 % interval", "p", "training", "memory", "answers/s")
     table = Table(*heads, title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.columns[0].overflow = "fold"  # a recipe's name is never cut
     for column in table.columns[1:]:
         column.justify, column.no_wrap = "right", True
     for rank in comparison.top():
