@@ -43,7 +43,7 @@ def test_nt_asgd_has_the_settings_of_the_release() -> None:
 
 def test_one_cycle_has_the_settings_of_fastai() -> None:
     encoder, _ = start()
-    (only,) = PRETRAINING.stages(encoder, NextToken().head(encoder), 10)
+    (only,) = replace(PRETRAINING, eps=1e-5).stages(encoder, NextToken().head(encoder), 10)
     assert only.optimizer == AdamW(0.8, 0.99, 1e-5)
     assert only.schedule == OneCycle() and only.momentum == MomentumCycle(0.8, pytest.approx(0.7))  # type: ignore[arg-type]
     spared = [p for group in only.optimized() if not group["weight_decay"] for p in group["params"]]

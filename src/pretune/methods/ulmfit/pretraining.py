@@ -115,8 +115,8 @@ class UlmfitPretraining:
     fastai's `moms`. None: 0.1 less than beta1; as other schedules have it, beta1 throughout."""
     beta2: float = 0.99
     """Adam's second decay."""
-    eps: float = 1e-5
-    """Adam's epsilon, as in fastai 2; the release had PyTorch's 1e-8."""
+    eps: float = 1e-8
+    """Adam's epsilon, PyTorch's as in the release. fastai 2 has 1e-5, with which short trainings get less far."""
     weight_decay: float = 0.01
     """Adam's, decoupled and not for the decoder's bias, as in fastai 2."""
     clip: float | None = 0.25
