@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from hashlib import blake2b
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -19,7 +20,7 @@ from pretune.data.samples import Span
 from pretune.data.words import Words
 from pretune.errors import UsageError, UserError, choose
 
-SEGMENTERS: Final = ("words", "characters", "jieba", "spaces")
+SEGMENTERS: Final = ("words", "spacy", "characters", "jieba", "spaces")
 BY_CHARACTER: Final = (
     "zh",
     "ja",
@@ -101,6 +102,29 @@ class Jieba:
         return [Span(start, end) for word, start, end in self._tokenizer.tokenize(text) if not word.isspace()]
 
 
+class SpaCy:
+    """spaCy's tokenizer of a language, without any model (extra `spacy`)."""
+
+    name = "spacy"
+
+    def __init__(self, language: str) -> None:
+        try:
+            import spacy
+        except ImportError:
+            raise UsageError("segmenter 'spacy' needs spaCy: pip install 'pretune[spacy]'") from None
+        try:
+            self._tokenizer = spacy.blank(language).tokenizer
+        except (ImportError, ValueError) as error:
+            said = str(error).split("\n")[0]
+            raise UsageError(f"segmenter 'spacy' has no tokenizer for {language!r}: {said}") from None
+        self.version = f"spaCy {version('spacy')}"
+        self.described = f"words by {self.version}"
+        self.by_run = type(self._tokenizer) is spacy.tokenizer.Tokenizer  # some languages have others
+
+    def __call__(self, text: str) -> list[Span]:
+        return [Span(word.idx, word.idx + len(word)) for word in self._tokenizer(text) if not word.is_space]
+
+
 class Own:
     """The user's function of a text: it gives words, found from left to right, or (start, end) pairs."""
 
@@ -136,8 +160,9 @@ class Own:
 def segmenter(language: str, name: str | None = None) -> Segmenter:
     """The segmenter of that name, or the language's own.
 
-    "words" cuts text with spaces by spaCy's rules; "characters" is for Chinese and Japanese; "jieba" knows
-    Chinese words; "spaces" is for text already split; "mypackage.tokens:split" is a function of yours.
+    "words" cuts text with spaces by built-in rules that follow spaCy's; "spacy" is that library;
+    "characters" is for Chinese and Japanese; "jieba" knows Chinese words; "spaces" is for text already
+    split; "mypackage.tokens:split" is a function of yours.
     """
     if not re.fullmatch(r"[a-z]{2,3}", language):
         raise UsageError(f"language is {language!r}; give a code of two or three letters such as en, de, zh")
@@ -146,6 +171,8 @@ def segmenter(language: str, name: str | None = None) -> Segmenter:
         return Own(name)
     if name == "jieba":
         return Jieba()
+    if name == "spacy":
+        return SpaCy(language)
     if name == "characters":
         return Characters()
     if name == "spaces":
