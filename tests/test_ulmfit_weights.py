@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -177,6 +178,14 @@ def test_half_precision_becomes_single(tmp_path: Path) -> None:
     assert any("float16" in note for note in notes)
     _, encoder = started(tmp_path / "model")
     assert torch.equal(encoder.embedding_weight, weights["embedding"].float())
+
+
+def test_files_of_torch_0_3_are_read(tmp_path: Path) -> None:
+    weights = files.lstm(COUNT["v07"])
+    tensors = OrderedDict((name, files.Ancient(x)) for name, x in files.v07(weights).items())
+    take(*_split(files.write(tmp_path, tensors, files.words("v07"), "fwd.h5", legacy=True), tmp_path))
+    encoder = started(tmp_path / "model")[1]
+    assert close(next_logits(encoder), files.next_logits(weights, IDS, bias=False))
 
 
 def test_safetensors_are_read_too(tmp_path: Path) -> None:
@@ -489,6 +498,83 @@ def test_members_of_an_archive_stay_in_their_place(tmp_path: Path) -> None:
     (tmp_path / "evil.tgz").write_bytes(b"rubbish")
     with pytest.raises(UserError, match="not an archive that can be read"):
         take(tmp_path / "evil.tgz", tmp_path / "other")
+
+
+@pytest.fixture(scope="module")
+def spm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SentencePiece model with fastai 1's special tokens, as MultiFiT trained them."""
+    trainer = pytest.importorskip("sentencepiece", reason="needs SentencePiece's trainer (extra pieces)")
+    model = io.BytesIO()
+    trainer.SentencePieceTrainer.train(
+        sentence_iterator=iter(["the film was good and bad", "a dull book but a great plot"] * 30),
+        model_writer=model,
+        vocab_size=60,
+        user_defined_symbols=[f"▁{token}" for token in files.SPECIALS["v1"]],
+        unk_id=len(files.SPECIALS["v1"]),
+        pad_id=-1,
+        bos_id=-1,
+        eos_id=-1,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    path = tmp_path_factory.mktemp("pieces") / "spm.model"
+    path.write_bytes(model.getvalue())
+    return path
+
+
+def processor(spm: Path) -> Any:
+    import sentencepiece
+
+    return sentencepiece.SentencePieceProcessor(model_file=str(spm))
+
+
+@pytest.mark.parametrize("listed", [False, True], ids=["pieces alone", "with itos.pkl"])
+def test_multifits_release_reads_text_by_its_pieces(listed: bool, spm: Path, tmp_path: Path) -> None:
+    known = processor(spm)
+    itos = [known.id_to_piece(number) for number in range(known.get_piece_size())]
+    weights = files.qrnn(len(itos))
+    folder = tmp_path / "de"
+    files.write(folder, files.multifit(weights), itos if listed else None, "lm_best.pth")
+    (folder / "spm.model").write_bytes(spm.read_bytes())
+    notes = take(folder, tmp_path / "model", codec={"language": "de"})
+    assert "xxfld 1 stands before texts, as in MultiFiT; codec.mark_fields=false leaves it out" in notes
+    codec, encoder = started(tmp_path / "model")
+    assert (codec.config.segmenter, codec.config.rules) == ("pieces", "v1")
+    text = "The film was good, xyz"
+    wanted = known.encode("xxbos xxfld 1 xxmaj the film was good, xyz")
+    assert codec.ids([text]) == [wanted] and known.unk_id() in wanted
+    assert (codec.unknown_id, codec.pad_id) == (known.unk_id(), 1)
+    assert close(next_logits(encoder, wanted), files.next_logits(weights, wanted))
+
+
+def test_special_tokens_that_stand_there_twice_are_read_as_the_piece(spm: Path, tmp_path: Path) -> None:
+    known = processor(spm)
+    pieces = [known.id_to_piece(number) for number in range(known.get_piece_size())]
+    itos = [*files.SPECIALS["v2"], *reversed(pieces)]  # fastai 2 counts its words anew
+    folder = tmp_path / "nl"
+    files.write(folder, files.v2(files.lstm(len(itos))), itos, "lm.pth")
+    (folder / "spm.model").write_bytes(spm.read_bytes())
+    take(folder, tmp_path / "model", codec={"language": "nl"})
+    codec = started(tmp_path / "model")[0]
+    assert (codec.unknown_id, codec.pad_id) == (0, 1)
+    theirs = known.encode("xxbos xxmaj the film was good, xyz", out_type=str)
+    wanted = [itos.index(piece) if piece in itos else 0 for piece in theirs]
+    assert codec.ids(["The film was good, xyz"]) == [wanted] and 0 in wanted
+    export(tmp_path / "model", "fastai", tmp_path / "out")
+    assert pickle.loads((tmp_path / "out/itos.pkl").read_bytes()) == itos
+
+
+def test_tf2_ulmfits_folder_has_what_is_read(spm: Path, tmp_path: Path) -> None:
+    known = processor(spm)
+    folder = tmp_path / "en35k"
+    weights = files.lstm(known.get_piece_size())
+    files.write(folder / "fastai_model", {"model": files.v2(weights), "opt": {}}, name="en.pth")
+    for name in ("keras_weights/en.index", "saved_model/saved_model.pb", "spm_model/en.vocab"):
+        (folder / name).parent.mkdir()
+        (folder / name).write_bytes(b"")
+    (folder / "spm_model/en.model").write_bytes(spm.read_bytes())
+    take(folder, tmp_path / "model")
+    assert close(next_logits(started(tmp_path / "model")[1]), files.next_logits(weights, IDS))
 
 
 def test_two_directions_of_a_release_become_one_folder(tmp_path: Path) -> None:

@@ -197,3 +197,15 @@ def write(
     if itos is not None:
         (folder / "itos.pkl").write_bytes(pickle.dumps(itos))
     return folder / name, folder / "itos.pkl"
+
+
+class Ancient:
+    """A tensor as torch 0.3 pickled it."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+    def __reduce__(self) -> Any:
+        x = self.tensor.contiguous()
+        parts = (x._typed_storage(), x.storage_offset(), tuple(x.shape), x.stride())
+        return torch._utils._rebuild_tensor, parts

@@ -16,8 +16,8 @@ from pretune.methods.ulmfit.rules import (
     START,
     UNKNOWN,
     UPPER,
+    Rules,
 )
-from pretune.methods.ulmfit.tokens import Rules
 
 Layout = Literal["salesforce", "v07", "v1", "v2"]
 

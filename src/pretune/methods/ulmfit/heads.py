@@ -135,7 +135,7 @@ def _shift(weight: Tensor, bias: Tensor) -> Tensor:
         rows, columns = weight.shape
         raise UserError(
             f"fastai's head has no biases, and those of a layer from {columns} to {rows} values cannot be "
-            "moved into the batch norm before it"
+            "moved into the batch norm before it: a layer must give no more values than it takes"
         )
     moved: Tensor = shift.float()
     return moved

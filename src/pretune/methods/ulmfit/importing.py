@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 from pretune.config import build
 from pretune.data.vocab import Vocab
@@ -13,14 +13,12 @@ from pretune.errors import UsageError, UserError, choose
 from pretune.methods.ulmfit.encoder import AWDLSTM
 from pretune.methods.ulmfit.generations import Layout, vocabulary_of
 from pretune.methods.ulmfit.heads import PublishedHead, head_of
-from pretune.methods.ulmfit.pieces import read_sentencepiece
+from pretune.methods.ulmfit.pieces import NAME, published_words, read_sentencepiece
 from pretune.methods.ulmfit.published import Words, read_tensors, read_words
 from pretune.methods.ulmfit.release import Files
-from pretune.methods.ulmfit.tokens import Rules, UlmfitCodec, UlmfitCodecConfig
+from pretune.methods.ulmfit.rules import Rules
+from pretune.methods.ulmfit.tokens import UlmfitCodec, UlmfitCodecConfig
 from pretune.methods.ulmfit.weights import Published, encoder_of, published
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 CHUNKS: Mapping[Layout, tuple[int, int]] = {"v2": (72, 1440)}  # bptt and max_len of classifiers; else ours
 
@@ -41,8 +39,8 @@ def import_ulmfit(
 ) -> Imported:
     """`codec` and `encoder` hold settings that differ from what the files say."""
     found = published(read_tensors(files.weights), files.weights)
-    tokenizer = None if files.pieces is None else read_sentencepiece(files.pieces)
-    words, whence = _words(files, found, tokenizer)
+    pieces = None if files.pieces is None else read_sentencepiece(files.pieces)
+    words, whence = _words(files, found)
     if len(words.words) != found.words:
         raise UserError(
             f"{whence} has {len(words.words):,} words, {files.weights} rows for {found.words:,}; they do not "
@@ -51,17 +49,19 @@ def import_ulmfit(
     rules: Rules | None = codec.get("rules")
     if rules is not None and rules not in get_args(Rules):
         raise choose("--rules", rules, get_args(Rules))
-    vocabulary = vocabulary_of(words.words, found.layout, rules, files.pieces is not None)
+    vocabulary = vocabulary_of(words.words, found.layout, rules, pieces is not None)
     if found.head:
         bptt, max_len = CHUNKS.get(found.layout, (70, 1400))
         encoder = {"bptt": bptt, "max_len": max_len, **encoder}
     network, notes = encoder_of(found, encoder, vocabulary.added)
     way, said = _direction(files, codec)
     settings = {**codec, "direction": way, "rules": vocabulary.rules}
-    if tokenizer is not None:
-        settings["segmenter"] = "pieces"
-    config, vocab = build(UlmfitCodecConfig, settings, "codec"), Vocab(vocabulary.words)
-    made = UlmfitCodec(config, vocab, tokenizer) if tokenizer else UlmfitCodec(config, vocab)
+    if pieces is not None:
+        settings = {"segmenter": NAME, **settings}
+        if network.config.cell == "qrnn" and "mark_fields" not in settings:
+            settings["mark_fields"] = True
+            said.append("xxfld 1 stands before texts, as in MultiFiT; codec.mark_fields=false leaves it out")
+    made = UlmfitCodec(build(UlmfitCodecConfig, settings, "codec"), Vocab(vocabulary.words), pieces)
     notes = [*notes, *found.notes, *vocabulary.notes, *said]
     head = None
     if found.head and not encoder_only:
@@ -74,12 +74,11 @@ def import_ulmfit(
     return Imported(made, network, head, words.labels, notes)
 
 
-def _words(files: Files, found: Published, tokenizer: Tokenizer | None) -> tuple[Words, Path]:
+def _words(files: Files, found: Published) -> tuple[Words, Path]:
     if files.vocab is not None:
         return read_words(files.vocab), files.vocab
-    if files.pieces is not None and tokenizer is not None:
-        ids = tokenizer.get_vocab()
-        return Words(sorted(ids, key=ids.__getitem__)), files.pieces
+    if files.pieces is not None:
+        return Words(published_words(files.pieces)), files.pieces
     folder = files.weights.parent
     near = [
         path.name
