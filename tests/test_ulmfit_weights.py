@@ -500,26 +500,42 @@ def test_members_of_an_archive_stay_in_their_place(tmp_path: Path) -> None:
         take(tmp_path / "evil.tgz", tmp_path / "other")
 
 
-@pytest.fixture(scope="module")
-def spm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SentencePiece model with fastai 1's special tokens, as MultiFiT trained them."""
+def test_salesforces_models_read_text_as_it_is_line_by_line(tmp_path: Path) -> None:
+    itos = ["<unk>", "<eos>", "The", "film", "was", "good", "GOOD", "."]
+    path, vocab = files.write(tmp_path, files.salesforce(files.lstm(len(itos))), itos)
+    notes = take(path, tmp_path / "model", vocab)
+    assert any("plain is taken for a file laid out like this" in note for note in notes)
+    codec = started(tmp_path / "model")[0]
+    assert codec.ids([" The film was GOOD.\n\nthe film <unk> good\n"]) == [[1, 2, 3, 4, 6, 7, 1, 0, 3, 0, 5]]
+    assert "without text rules" in codec.describe()
+
+
+def trained_pieces(place: Path, **options: Any) -> Path:
     trainer = pytest.importorskip("sentencepiece", reason="needs SentencePiece's trainer (extra pieces)")
     model = io.BytesIO()
     trainer.SentencePieceTrainer.train(
         sentence_iterator=iter(["the film was good and bad", "a dull book but a great plot"] * 30),
         model_writer=model,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        **options,
+    )
+    place.write_bytes(model.getvalue())
+    return place
+
+
+@pytest.fixture(scope="module")
+def spm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SentencePiece model with fastai 1's special tokens, as MultiFiT trained them."""
+    return trained_pieces(
+        tmp_path_factory.mktemp("pieces") / "spm.model",
         vocab_size=60,
         user_defined_symbols=[f"▁{token}" for token in files.SPECIALS["v1"]],
         unk_id=len(files.SPECIALS["v1"]),
         pad_id=-1,
         bos_id=-1,
         eos_id=-1,
-        hard_vocab_limit=False,
-        minloglevel=2,
     )
-    path = tmp_path_factory.mktemp("pieces") / "spm.model"
-    path.write_bytes(model.getvalue())
-    return path
 
 
 def processor(spm: Path) -> Any:
@@ -564,17 +580,20 @@ def test_special_tokens_that_stand_there_twice_are_read_as_the_piece(spm: Path, 
     assert pickle.loads((tmp_path / "out/itos.pkl").read_bytes()) == itos
 
 
-def test_tf2_ulmfits_folder_has_what_is_read(spm: Path, tmp_path: Path) -> None:
-    known = processor(spm)
+def test_tf2_ulmfits_folder_has_what_is_read(tmp_path: Path) -> None:
     folder = tmp_path / "en35k"
+    for name in ("keras_weights/en.index", "saved_model/saved_model.pb", "spm_model/en.vocab"):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_bytes(b"")
+    spm = trained_pieces(folder / "spm_model/en.model", vocab_size=35, unk_id=0, pad_id=1, bos_id=2, eos_id=3)
+    known = processor(spm)
     weights = files.lstm(known.get_piece_size())
     files.write(folder / "fastai_model", {"model": files.v2(weights), "opt": {}}, name="en.pth")
-    for name in ("keras_weights/en.index", "saved_model/saved_model.pb", "spm_model/en.vocab"):
-        (folder / name).parent.mkdir()
-        (folder / name).write_bytes(b"")
-    (folder / "spm_model/en.model").write_bytes(spm.read_bytes())
     take(folder, tmp_path / "model")
-    assert close(next_logits(started(tmp_path / "model")[1]), files.next_logits(weights, IDS))
+    codec, encoder = started(tmp_path / "model")
+    wanted = known.encode("the film was Good, and bad", add_bos=True)
+    assert codec.ids(["the film was Good, and bad"]) == [wanted] and codec.config.rules == "plain"
+    assert close(next_logits(encoder, wanted), files.next_logits(weights, wanted))
 
 
 def test_two_directions_of_a_release_become_one_folder(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def import_(
     ] = None,
     rules: Annotated[
         str | None,
-        typer.Option("--rules", help="ulmfit: whose text rules: v07, v1 or v2 of fastai; by the vocabulary."),
+        typer.Option("--rules", help="ulmfit: whose text rules: v07, v1, v2 or plain; by the vocabulary."),
     ] = None,
     labels: Annotated[
         str | None,

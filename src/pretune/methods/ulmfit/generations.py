@@ -59,7 +59,7 @@ def vocabulary_of(
 ) -> Vocabulary:
     """Our names for special tokens, by exchange, so that no id moves and nothing stands there twice."""
     found = generation(words)
-    said = rules or found or _rules_of(layout)
+    said = rules or found or _rules_of(layout, pieces)
     notes = []
     if rules is None and found is None:
         notes.append(
@@ -94,9 +94,9 @@ def generation(words: Sequence[str]) -> Rules | None:
     return "v1" if place[UPPER] < place[REPEAT] else "v2"
 
 
-def _rules_of(layout: Layout) -> Rules:
-    """What a layout makes likely. Salesforce has no rules of its own; 0.7's change the fewest words."""
-    return "v07" if layout == "salesforce" else layout
+def _rules_of(layout: Layout, pieces: bool) -> Rules:
+    """What a layout makes likely: fastai's own words have its marks among them, and so have its pieces."""
+    return "plain" if layout == "salesforce" or pieces else layout
 
 
 def _with_pieces_named(words: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The three profiles: fastai's text rules of versions 2, 1 and 0.7, step by step in their order."""
+"""The profiles: fastai's text rules of versions 2, 1 and 0.7, step by step in their order; and none."""
 
 from __future__ import annotations
 
@@ -170,4 +170,20 @@ V07: Final = Profile(
     whole=frozenset((*SPECIALS, "<eos>", "<bos>")),
 )
 
-PROFILES: Final[dict[Rules, Profile]] = {"v2": V2, "v1": V1, "v07": V07}
+
+# --- none (salesforce's awd-lstm-lm, tf2-ulmfit), whose models read lines, each as a text of its own --------
+
+
+def as_it_is(text: str) -> str:
+    return text
+
+
+PLAIN: Final = Profile(
+    name="plain",
+    steps=(Replaced("<unk>", UNKNOWN), Stripped(), Put(re.compile(r"\s*\n\s*"), f" {START} ")),
+    marker=unmarked,
+    marks_words=False,
+    lower=as_it_is,
+)
+
+PROFILES: Final[dict[Rules, Profile]] = {"v2": V2, "v1": V1, "v07": V07, "plain": PLAIN}

@@ -10,7 +10,7 @@ from typing import Final, Literal, Protocol
 
 from pretune.data.aligned import Aligned, Pieces, Rewrite, rewritten
 
-Rules = Literal["v2", "v1", "v07"]
+Rules = Literal["v2", "v1", "v07", "plain"]
 
 UNKNOWN, PAD, START, END, FIELD = "xxunk", "xxpad", "xxbos", "xxeos", "xxfld"
 REPEAT, REPEAT_WORD, UPPER, CAPITAL = "xxrep", "xxwrep", "xxup", "xxmaj"

@@ -52,7 +52,8 @@ class UlmfitCodecConfig:
     direction: Direction = "forward"
     """backward reads every text from right to left."""
     rules: Rules = "v2"
-    """Whose text rules come first: fastai's of version 2, 1 or 0.7, for weights of that time."""
+    """Whose text rules come first: fastai's of version 2, 1 or 0.7, for weights of that time; plain:
+    nobody's, text keeps its capitals, and every line begins like a text."""
     mark_fields: bool = False
     """Whether `xxfld 1` stands before a text of one part too, as in MultiFiT; under v07 it always does."""
 
@@ -179,9 +180,9 @@ class UlmfitCodec:
         backward = ", read from right to left" if self.config.direction == "backward" else ""
         described = self._splitter.segmenter.described
         language = self.config.language
-        return (
-            f"{described} ({language}) after fastai's {self.config.rules} rules, {self.size:,} ids{backward}"
-        )
+        rules = self.config.rules
+        after = "without text rules" if rules == "plain" else f"after fastai's {rules} rules"
+        return f"{described} ({language}) {after}, {self.size:,} ids{backward}"
 
     def fingerprint(self) -> str:
         """Names a token file: equal where `ids` gives the same for every text, whatever the direction."""
