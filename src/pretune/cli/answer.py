@@ -181,7 +181,7 @@ def _perplexity(
     for name, value in (("of all", found.value), ("forward", found.forward), ("backward", found.backward)):
         if value is not None:
             table.add_row(name, f"{value:.4g}")
-    said = f", {cache}" if cache else ""
+    said = f", cache of {cache.window}, lambda {cache.weight:g}, theta {cache.theta:g}" if cache else ""
     stdout().print(f"{found.targets:,} words and marks predicted, state {state}{said}", soft_wrap=True)
     stdout().print(table)
     if out is not None:

@@ -347,7 +347,8 @@ class LanguageModel:
     def _carried(self, texts: list[Sentence], streams: int) -> Iterable[TextScore]:
         if not isinstance(self.task, BothWays):
             raise UsageError(
-                f"state carry is for elmo; {self.start.method.name} begins each text at its mark"
+                f"here state carry is for elmo; {self.start.method.name} goes on from text to text in "
+                "pretune.runs.stream_perplexity, which `pretune evaluate --state carry` asks"
             )
         streams = max(1, min(streams, len(texts) // 8))
         parts = [texts[s * len(texts) // streams : (s + 1) * len(texts) // streams] for s in range(streams)]

@@ -30,6 +30,7 @@ from pretune.runs.starts import (
 )
 from pretune.runs.trained import Ensemble, Trained, TrainedModel, answer, join, load_model
 from pretune.tasks.base import Task
+from pretune.training.averaging import ASGD, NTASGD
 from pretune.training.loop import Fitted, Fitting, fit
 from pretune.training.model import Model
 from pretune.training.optimizers import SGD, Adagrad, AdamW, Optimizer
@@ -41,7 +42,7 @@ __all__ = ["Start", "Trained", "adapt", "finetune", "load_start", "load_trained"
 
 TABLES: dict[type, dict[str, type]] = {  # what config may choose among by `kind`
     Recipe: RECIPES,
-    Optimizer: {"adamw": AdamW, "adagrad": Adagrad, "sgd": SGD},
+    Optimizer: {"adamw": AdamW, "adagrad": Adagrad, "sgd": SGD, "nt_asgd": NTASGD, "asgd": ASGD},
     Schedule: {
         "constant": Constant,
         "cosine": Cosine,

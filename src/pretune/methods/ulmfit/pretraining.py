@@ -116,7 +116,7 @@ class UlmfitPretraining:
     beta2: float = 0.99
     """Adam's second decay."""
     eps: float = 1e-8
-    """Adam's epsilon, PyTorch's as in the release. fastai 2 has 1e-5, with which short trainings get less far."""
+    """Adam's epsilon, PyTorch's as in the release; fastai 2 has 1e-5, with which few steps get less far."""
     weight_decay: float = 0.01
     """Adam's, decoupled and not for the decoder's bias, as in fastai 2."""
     clip: float | None = 0.25
