@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pretune.data.samples import sample
-from pretune.errors import UsageError
+from pretune.errors import UsageError, UserError
 from pretune.layers.adaptive_softmax import AdaptiveSoftmax
 from pretune.methods.ulmfit import ULMFIT, AWDLSTMConfig, UlmfitCodec, UlmfitCodecConfig
 from pretune.methods.ulmfit.encoder import AWDLSTM
@@ -205,3 +205,10 @@ def test_words_keep_their_rows_in_a_new_vocabulary_where_their_cluster_is_the_sa
     fresh = large.rows[1].clone()
     large.adopt(small, torch.cat((torch.arange(20), torch.full((30,), -1))))
     assert torch.equal(large.rows[1], fresh)
+
+
+def test_a_language_model_with_it_is_not_exported_as_one_without() -> None:
+    from pretune.methods.ulmfit.weights import language_model
+
+    with pytest.raises(UserError, match="no adaptive softmax"):
+        language_model(AWDLSTM(CONFIG, 30), torch.arange(30))

@@ -236,6 +236,8 @@ def exported(encoder: AWDLSTM, order: Tensor, at: str = "") -> dict[str, Tensor]
 
 def language_model(encoder: AWDLSTM, order: Tensor) -> dict[str, Tensor]:
     """What `get_language_model(AWD_LSTM, …)` of fastai 2 loads strictly."""
+    if encoder.adaptive is not None:
+        raise UserError("fastai has no adaptive softmax, so a language model with encoder.cutoffs stays here")
     found = exported(encoder, order, "0.")
     bias = encoder.decoder_bias.detach().cpu()[order].contiguous()
     return {**found, "1.decoder.weight": found["0.encoder.weight"], "1.decoder.bias": bias}
