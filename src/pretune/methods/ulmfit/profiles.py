@@ -132,8 +132,9 @@ V1: Final = Profile(
 
 
 def _capitals(match: re.Match[str]) -> Pieces:
+    """Of three letters at least; signs count as a word of their own (Ⓐ is a capital too)."""
     word = match.group()
-    if not word.isupper() or len(word) < 3:
+    if not word.isupper():
         return [(word, *match.span())]
     return [(f" {UPPER} ", *match.span()), (word, *match.span())]
 
@@ -157,7 +158,7 @@ V07: Final = Profile(
         SQUEEZED,
         FOUR,
         FOUR_WORDS,
-        Rewritten(re.compile(r"\w+"), _capitals),
+        Rewritten(re.compile(r"\w{3,}|\W{3,}"), _capitals),
         Put(re.compile("[/#]"), " {} "),
         SQUEEZED,
         Put(re.compile(r"<\s*br\s*/?>", re.IGNORECASE), "\n"),
