@@ -6,9 +6,9 @@ from math import sqrt
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pretune.layers.compiled import kernels_for
+from pretune.layers.dropout import entry_dropout
 from pretune.layers.recurrence import Clips, recur
 from pretune.layers.steps import Steps
 from pretune.layers.threads import scratch
@@ -44,10 +44,13 @@ class WeightDropLSTM(nn.Module):
 
     def dropped(self) -> Tensor:
         """The recurrent weights of one batch."""
-        return F.dropout(self.weight_hh, self.p, self.training)
+        return entry_dropout(self.weight_hh, self.p, self.training)
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:  # (N, T, I) -> (N, T, H)
         dropped = self.dropped()
+        writing = not torch.is_grad_enabled() and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if writing and x.shape[1] == 1:  # one token of a text that is written: nothing to prepare
+            return self._step(x[:, 0], state, dropped)
         if kernels_for(x, dropped) is None or len(x) >= MANY:
             return self._rectangle(x, state, dropped, batch_first=True)
         rows, length = x.shape[:2]
@@ -77,6 +80,12 @@ class WeightDropLSTM(nn.Module):
             h, c = state[0][0], state[1][0]
             y, h, c = recur(products, None, steps.counts, (h, c), dropped, None, UNCLIPPED)
         return y, (h[None], c[None])
+
+    def _step(self, x: Tensor, state: State, dropped: Tensor) -> tuple[Tensor, State]:
+        """One token of each row: (N, I) -> (N, 1, H)."""
+        with torch.autocast(x.device.type, enabled=False):
+            h, c = torch.lstm_cell(x.float(), (state[0][0], state[1][0]), *self._weights(dropped))
+        return h[:, None], (h[None], c[None])
 
     def _rectangle(self, x: Tensor, state: State, dropped: Tensor, batch_first: bool) -> tuple[Tensor, State]:
         # Float32 also under autocast: most CPUs have no LSTM in half precision, and say so with an error.

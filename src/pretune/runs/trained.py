@@ -160,13 +160,14 @@ def answer(
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """No dropout inside; afterwards every module is in the mode it was in."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
+    training = [module for module in model.modules() if module.training]
+    if training:
+        model.eval()
     try:
         yield
     finally:
-        for module, training in modes.items():
-            module.training = training
+        for module in training:
+            module.training = True
 
 
 def join(start: Start, task: Task, recipe: Recipe, seed: int) -> TrainedModel:

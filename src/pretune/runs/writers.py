@@ -10,12 +10,11 @@ from typing import Any, Final, Protocol, cast
 import torch
 from torch import Tensor
 
-from pretune.methods.ulmfit import UlmfitCodec
+from pretune.methods.ulmfit import AWDLSTM, UlmfitCodec
 from pretune.methods.ulmfit.rules import END, FIELD, PAD, START
 from pretune.runs.search import Reader
 from pretune.runs.trained import evaluating
 from pretune.tasks.next_token import NextTokenHead
-from pretune.tensors.batch import Batch
 from pretune.training.model import Model
 
 FAKE: Final = "xxfake"  # fills fastai's vocabularies up to a multiple of eight
@@ -124,18 +123,12 @@ class UlmfitWriter:
         return self.codec.decode(ids[::-1] if self.leftwards else ids)
 
     def read(self, ids: Tensor, carry: Any) -> tuple[Tensor, Any]:
-        encoder, head = self.model.encoder, cast(NextTokenHead, self.model.head)
-        device = next(self.model.parameters()).device
-        encoder.purpose("language_model")
-        try:
-            with evaluating(self.model), torch.no_grad():
-                for some in torch.split(ids.to(device), PROMPT_TOKENS, dim=1):
-                    encoded = encoder(_whole(some), carry)
-                    carry = encoded.carry
-                logits = head.logits(encoded.layers[-1][:, -1])  # (N, V)
-                return logits.float().log_softmax(-1).cpu(), carry
-        finally:
-            encoder.purpose("task")
+        encoder, head = cast(AWDLSTM, self.model.encoder), cast(NextTokenHead, self.model.head)
+        device = encoder.embedding_weight.device
+        with evaluating(self.model), torch.no_grad():
+            for some in torch.split(ids.to(device), PROMPT_TOKENS, dim=1):
+                top, carry = encoder.read_on(some, carry)
+            return head.logits(top[:, -1]).float().log_softmax(-1).cpu(), carry  # (N, V)
 
     def pick(self, carry: Any, rows: Tensor) -> Any:
         """Rows are the last dimension but one of every tensor of the state."""
@@ -145,9 +138,3 @@ class UlmfitWriter:
 
     def _known(self, *words: str) -> tuple[int, ...]:
         return tuple(self.codec.vocab.ids[word] for word in words if word in self.codec.vocab.ids)
-
-
-def _whole(ids: Tensor) -> Batch:
-    """Rows without padding, (N, T)."""
-    owner = torch.arange(len(ids), device=ids.device)
-    return Batch(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros_like(ids), owner)

@@ -208,6 +208,11 @@ class AWDLSTM(Encoder):
         blanked = _blank(layers, batch.mask)
         return Encoded(blanked, batch.mask, concat_pool(blanked[-1], batch.mask), after)
 
+    def read_on(self, ids: Tensor, carry: Carry | None) -> tuple[Tensor, Carry]:
+        """Rows without padding (N, T) after a state: the top layer (N, T, D) and the state after them."""
+        layers, after = self._read(ids, carry or self._start(len(ids)))
+        return layers[-1], after
+
     def vectors(self, batch: Batch) -> Tensor:
         found: Tensor = self.embedding(batch.ids)  # (N, T, D)
         return found
