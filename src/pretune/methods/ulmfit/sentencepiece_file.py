@@ -118,7 +118,7 @@ def tokenizer_of(file: SentencePieceFile, where: str, composed: bool = False) ->
     if file.charsmap:
         steps.append(normalizers.Precompiled(file.charsmap))
     if file.squeezes:
-        steps += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
+        steps += [normalizers.Replace(Regex(r"\A +|[ ▁]+\z"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     tokenizer.normalizer = normalizers.Sequence(steps)
     scheme = "always" if file.space_in_front else "never"
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
