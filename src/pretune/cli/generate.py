@@ -22,7 +22,7 @@ def generate(
     prompt: Annotated[
         str,
         typer.Argument(
-            metavar="[PROMPT]",
+            metavar="PROMPT",
             help="Text to go on from; - is stdin. The beginning of a document if left out.",
         ),
     ] = "",
@@ -57,7 +57,9 @@ def generate(
     length_penalty: Annotated[
         float,
         typer.Option(
-            "--length-penalty", min=0, help="With --beams: 0 compares sums of log-probabilities, 1 means."
+            "--length-penalty",
+            min=0,
+            help="With --beams: 0 compares sums of log-probabilities, which favours short texts, 1 means.",
         ),
     ] = 0.0,
     stop: Annotated[
@@ -83,7 +85,7 @@ def generate(
 
     Example: pretune generate models/ulmfit "It was a dark and stormy night" --top-p 0.9
 
-    The likeliest: pretune generate models/ulmfit "It was" --beams 5 --count 5 --max-tokens 20
+    The likeliest: pretune generate models/ulmfit "It was" --beams 5 --length-penalty 1 --max-tokens 20
     """
     from pretune.runs.generation import Generating
     from pretune.runs.generation import generate as write
