@@ -236,7 +236,9 @@ def predict(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="INPUT", help="csv, tsv, jsonl, parquet, or txt with a text a line; - is stdin."
+            metavar="INPUT",
+            help="csv, tsv, jsonl, parquet, txt with a text a line, conll and conllu with a word a line; "
+            "- is stdin.",
         ),
     ],
     out: Annotated[
@@ -259,13 +261,14 @@ def predict(
     from pretune.runs.predictor import Predictor, read_input
 
     notes = Notes(quiet)
-    samples, said = read_input(folder, source, text or (), file_format, encoding)
-    notes(*said)
+    samples, found = read_input(folder, source, text or (), file_format, encoding)
+    notes(*found)
     answers = Predictor.load(folder, device).answer(samples, batch_size)
     if out is None and sys.stdout.isatty():
         _print_answers(samples, answers)
         return
-    lines = "".join(json.dumps(answer.to_dict(), ensure_ascii=False) + "\n" for answer in answers)
+    said = zip(samples, answers, strict=True)
+    lines = "".join(json.dumps(_line(*each), ensure_ascii=False) + "\n" for each in said)
     if out is None:
         sys.stdout.write(lines)
         return
@@ -273,6 +276,11 @@ def predict(
 
     write_text(out, lines)
     notes(f"{len(answers)} answers in {out}")
+
+
+def _line(sample: Sample, answer: Answer) -> dict[str, Any]:
+    """An answer that counts characters says of which text."""
+    return ({} if answer.spans is None else {"text": sample.texts[0]}) | answer.to_dict()
 
 
 def _print_answers(samples: list[Sample], answers: list[Answer]) -> None:
@@ -283,7 +291,10 @@ def _print_answers(samples: list[Sample], answers: list[Answer]) -> None:
     table.add_column("answer")
     table.add_column("probability", justify="right")
     for sample, answer in zip(samples, answers, strict=True):
-        if answer.value is not None:
+        if answer.spans is not None:
+            text, sure = sample.texts[0], ""
+            said = ", ".join(f"{text[start:end]} {label}" for (start, end), label in answer.spans) or "–"
+        elif answer.value is not None:
             said, sure = f"{answer.value:.4g}", ""
         elif answer.labels is not None:
             said = ", ".join(answer.labels) or "–"

@@ -77,7 +77,9 @@ LabelSeparator = Annotated[
 Format = Annotated[
     str | None,
     typer.Option(
-        "--format", help="csv, tsv, jsonl, parquet, txt or label-first; by the file's ending if not given."
+        "--format",
+        help="csv, tsv, jsonl, parquet, txt or label-first; for tagging conll or conllu; by the file's "
+        "ending if not given.",
     ),
 ]
 Encoding = Annotated[str, typer.Option("--encoding", help="How files are encoded.")]

@@ -64,7 +64,6 @@ def labelled(
     """Samples to learn from, samples to validate on, and what run.json says of them."""
     from pretune.data.readers import LabelKind, read_samples
     from pretune.data.splits import check_labels, split, without_leaks
-    from pretune.runs.measure import fingerprint
 
     if kind is not None and kind not in get_args(LabelKind):
         raise choose("--kind", kind, get_args(LabelKind))
@@ -82,14 +81,56 @@ def labelled(
         notes(f"{len(check)} of {len(found.samples)} samples are held out for validation")
     notes(*check_labels(learn, check, found.kind))
     prints = {
-        "train": {"path": str(train), "samples": len(learn), "fingerprint": fingerprint(learn)},
-        "valid": {"path": str(valid or train), "samples": len(check), "fingerprint": fingerprint(check)},
+        **_prints(train, learn, valid, check),
         "kind": found.kind,
         "text": list(found.text_columns),
         "label": list(found.label_columns),
         "label_separator": reading["label_separator"],
     }
     return learn, check, prints
+
+
+def tagged(
+    train: Path, valid: Path | None, share: float, reading: Mapping[str, Any], seed: int, notes: Notes
+) -> tuple[list[Sample], list[Sample], dict[str, Any]]:
+    """The same of files whose words are tagged."""
+    from pretune.data.conll import read_conll
+    from pretune.data.splits import count_labels, split, without_leaks
+
+    columns = {name: reading[name] for name in ("text", "label", "format", "encoding")}
+    found = read_conll(train, **columns)
+    notes(*found.notes)
+    learn, check = found.samples, []
+    if valid is not None:
+        other = read_conll(valid, **columns)
+        check = other.samples
+        notes(*other.notes)
+        learn, lost = without_leaks(learn, check)
+        notes(*lost)
+    elif share:
+        learn, check = split(learn, share, seed, stratify=False)
+        notes(f"{len(check)} of {len(found.samples)} sentences are held out for validation")
+    if unseen := sorted(count_labels(check).keys() - count_labels(learn).keys()):
+        notes(f"tags never seen in training count as errors: {', '.join(unseen[:8])}")
+    prints = {
+        **_prints(train, learn, valid, check),
+        "kind": "tags",
+        "text": [found.words_column],
+        "label": [found.tags_column],
+        "universal": found.universal,
+    }
+    return learn, check, prints
+
+
+def _prints(
+    train: Path, learn: Sequence[Sample], valid: Path | None, check: Sequence[Sample]
+) -> dict[str, Any]:
+    from pretune.runs.measure import fingerprint
+
+    return {
+        "train": {"path": str(train), "samples": len(learn), "fingerprint": fingerprint(learn)},
+        "valid": {"path": str(valid or train), "samples": len(check), "fingerprint": fingerprint(check)},
+    }
 
 
 def texts_of(samples: Sequence[Sample]) -> Corpus:

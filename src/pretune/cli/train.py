@@ -32,7 +32,7 @@ from pretune.cli.common import (
     settings,
     stdout,
 )
-from pretune.cli.inputs import codec_config, corpora, directions, labelled, started_from
+from pretune.cli.inputs import codec_config, corpora, directions, labelled, started_from, tagged
 from pretune.cli.rates import FindStage, LrFind, check_out_of, rate_name, tell
 from pretune.errors import UsageError, choose
 
@@ -260,9 +260,13 @@ def codec_of(folder: Path) -> str:
 
 def finetune(
     context: typer.Context,
-    task: Annotated[str, typer.Argument(metavar="TASK", help="classification.")],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="classification or tagging.")],
     train: Annotated[
-        Path, typer.Argument(metavar="TRAIN", help="Labelled csv, tsv, jsonl, parquet, or a folder a class.")
+        Path,
+        typer.Argument(
+            metavar="TRAIN",
+            help="Labelled csv, tsv, jsonl, parquet, or a folder a class; for tagging CoNLL or CoNLL-U.",
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for the result; not needed with --plan or --lr-find.")
@@ -316,6 +320,8 @@ def finetune(
     everything at one rate (Radford et al. 2018, Devlin et al. 2019). The best epoch by validation is kept.
 
     Example: pretune finetune classification train.csv --text review --label stars --from models/en --out m
+
+    Tags of words: pretune finetune tagging train.conllu --from models/en --out tagger
     """
     from pretune.config import update
     from pretune.runs.measure import Measure
@@ -333,14 +339,19 @@ def finetune(
     asks = task_class(task)
     reading = {"text": text or (), "label": label or (), "label_separator": label_separator}
     reading |= {"format": file_format, "encoding": encoding}
-    learn, check, prints = labelled(train, valid, valid_share, kind, reading, seed, notes)
+    if asks.golds == "tags":
+        if kind is not None or label_separator is not None:
+            raise UsageError("--kind and --label-separator are for classification; leave them out")
+        learn, check, prints = tagged(train, valid, valid_share, reading, seed, notes)
+    else:
+        learn, check, prints = labelled(train, valid, valid_share, kind, reading, seed, notes)
     started = started_from(start, method, size, vectors, language, said, learn, seed, notes)
     one = started[0] if isinstance(started, list) else started
     question: Task = update(
         asks.of(
             learn if prints["kind"] == "number" else [*learn, *check],
             prints["kind"],
-            **one.method.task_options,
+            **(one.method.task_options if asks.golds == "labels" else {}),
         ),
         said["task"],
         "task",

@@ -47,6 +47,20 @@ def interval_of(
     return _percentiles(drawn, level)
 
 
+def interval_of_sums(
+    figure: Callable[[NDArray[np.int64]], float],
+    tallies: NDArray[np.int64],
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """The percentile interval of a figure of what examples add up to: `tallies` (examples, K), summed."""
+    chance = np.random.default_rng(key(seed, "interval"))
+    examples = len(tallies)
+    drawn = [figure(tallies[chance.integers(0, examples, examples)].sum(0)) for _ in range(resamples)]
+    return _percentiles(np.array(drawn), level)
+
+
 def paired_bootstrap(a: ArrayLike, b: ArrayLike, resamples: int = 2000, seed: int = 0) -> float:
     """Two-sided p of "a and b are as good", the same examples drawn for both; seeds drawn for each alone.
 

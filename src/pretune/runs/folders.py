@@ -94,7 +94,9 @@ def _check_code(folder: Path, config: Mapping[str, Any]) -> None:
     named = [config.get("method"), config.get("segmenter")]
     for table in ("task", "recipe"):
         described = config.get(table)
-        named += [described.get(x) for x in ("name", "kind")] if isinstance(described, dict) else []
+        named += (
+            [described.get(x) for x in ("name", "kind", "segmenter")] if isinstance(described, dict) else []
+        )
     codec = folder / "codec.json"
     if codec.is_file():
         with suppress(ValueError):  # which the codec's own reader will complain of

@@ -8,13 +8,16 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+from pretune.data.conll import FORMATS as WORD_FORMATS
+from pretune.data.conll import read_conll, sentence
+from pretune.data.files import suffix
 from pretune.data.readers import LabelKind, read_samples
 from pretune.data.samples import Sample, sample
 from pretune.errors import UserError
-from pretune.metrics.bootstrap import interval, interval_of
-from pretune.metrics.classification import LabelScores, by_label, confusion
+from pretune.metrics.bootstrap import interval, interval_of, interval_of_sums
+from pretune.metrics.classification import LabelScores, confusion
 from pretune.runs.folders import RUN
 from pretune.runs.mixes import mix_lines
 from pretune.runs.run import load_trained
@@ -55,7 +58,8 @@ class Predictor:
     def answer(self, samples: Question | Sequence[Question], batch_size: int = 64) -> list[Answer]:
         """One answer a sample, in order. A sample is a text, a tuple of texts, a dict as in a jsonl file.
 
-        A single text, dict or `Sample` is taken as a list of one; a tuple of two texts is one pair.
+        A single text, dict or `Sample` is taken as a list of one; a tuple of two texts is one pair. For
+        tagging a tuple or list of texts is the words of one sentence.
         """
         single = isinstance(samples, (str, tuple, Mapping, Sample))
         questions: Sequence[Any] = [samples] if single else samples  # type: ignore[assignment]
@@ -67,6 +71,8 @@ class Predictor:
             return question
         if isinstance(question, str):
             return sample(question)
+        if self.task.golds == "tags":
+            return _sentence(question)
         if isinstance(question, Mapping):
             question = self._columns(question)
         if isinstance(question, (tuple, list)) and question and all(isinstance(x, str) for x in question):
@@ -80,6 +86,17 @@ class Predictor:
             names = ", ".join(self.text_columns or ("text",))
             raise UserError(f"a dict needs the text under {names}; this one has {', '.join(map(str, row))}")
         return [row[name] for name in wanted]
+
+
+def _sentence(question: Any) -> Sample:
+    """Words, or a dict with `words` or a `text`."""
+    if isinstance(question, Mapping):
+        question = question.get("words", question.get("text"))
+    if isinstance(question, str):
+        return sample(question)
+    if isinstance(question, (tuple, list)) and all(isinstance(x, str) and x.strip() for x in question):
+        return Sample("", (sentence(question),))
+    raise UserError(f"a sample is a text, words, or a dict with text or words, not {question!r:.80}")
 
 
 @dataclass(frozen=True)
@@ -117,6 +134,20 @@ def evaluate(
     """Score the model in `folder` on a labelled file, read with the columns it was trained with."""
     folder, file = Path(folder), Path(file)
     predictor = Predictor.load(folder, device)
+    if predictor.task.golds == "tags":
+        if kind or label_separator:
+            raise UserError(
+                f"{folder} tags words, whose tags have no kinds and no separators; leave them out"
+            )
+        before = trained_on(folder)
+        tagged = read_conll(
+            file,
+            text=text or _columns_of(before, "text", file, format),
+            label=label or _columns_of(before, "label", file, format),
+            format=format,
+            encoding=encoding,
+        )
+        return evaluation(predictor.model, tagged.samples, tagged.notes, batch_size, seed)
     before = trained_on(folder) if _is_table(file, format) else {}
     found = read_samples(
         file,
@@ -141,24 +172,38 @@ def evaluation(
     answers = model.answers(samples, batch_size)
     golds = [sample.gold for sample in samples]
     said = [answer.label for answer in answers]
-    several = [answer.label if answer.labels is None else answer.labels for answer in answers]
-    each = {} if None in several else by_label(golds, several, getattr(model.task, "labels", ()))
+    each = model.task.by_label(golds, answers)
     table = None
     notes = [*notes, *mix_lines(mixes_of(model))]
     if all(isinstance(label, str) for label in said):
         labels = tuple(getattr(model.task, "labels", ()))
         names, counts = confusion(golds, [str(label) for label in said], labels)
         table = names, counts.tolist()
-        if unseen := sorted(set(golds) - set(labels)):
-            notes.append(f"labels that the model never saw count as errors: {', '.join(unseen[:8])}")
+    known = getattr(model.task, "labels", ())
+    flat = {x for gold in golds for x in ((gold,) if isinstance(gold, str) else gold)} if known else set()
+    if unseen := sorted(flat - set(known)):
+        what = "tags" if model.task.golds == "tags" else "labels"
+        notes.append(f"{what} that the model never saw count as errors: {', '.join(unseen[:8])}")
     scores = model.task.score(golds, answers)
     intervals = {name: _interval(model.task, name, golds, answers, seed) for name in scores}
     return Evaluation(len(samples), scores, intervals, table, each, notes)
 
 
+@runtime_checkable
+class Tallied(Protocol):
+    """A task whose scores are made of what samples add up to."""
+
+    def tallies(self, golds: Sequence[Any], answers: Sequence[Answer]) -> Any: ...
+
+    def scores_of(self, total: Any) -> dict[str, float]: ...
+
+
 def _interval(
     task: Task, metric: str, golds: Sequence[Any], answers: Sequence[Answer], seed: int
 ) -> tuple[float, float]:
+    if isinstance(task, Tallied):  # so is what adds up
+        figure: Callable[[Any], float] = lambda total: task.scores_of(total)[metric]  # noqa: E731
+        return interval_of_sums(figure, task.tallies(golds, answers), seed=seed)
     if metric == "accuracy":  # a mean of examples: a thousand times cheaper
         return interval(
             [gold == answer.label for gold, answer in zip(golds, answers, strict=True)], seed=seed
@@ -181,10 +226,20 @@ def read_input(
             file.write_bytes(sys.stdin.buffer.read())
             return read_input(folder, str(file), text, format, encoding)
     file = Path(source)
+    if format in WORD_FORMATS or (format is None and suffix(file)[1:] in WORD_FORMATS):
+        columns = text or _columns_of(trained_on(folder), "text", file, format)
+        tagged = read_conll(file, text=columns, format=format, encoding=encoding, labelled=False)
+        return tagged.samples, tagged.notes
     if not text and _is_table(file, format):
         text = trained_on(folder).get("text", ())
     found = read_samples(file, text=text, format=format, encoding=encoding, labelled=False)
     return found.samples, found.notes
+
+
+def _columns_of(before: Mapping[str, Any], name: str, file: Path, format: str | None) -> Sequence[str]:  # noqa: A002
+    """The columns that training took, if this file's are of the same kind."""
+    now = (format or suffix(file).lstrip(".")) == "conllu"
+    return before.get(name, ()) if before.get("universal") is now else ()
 
 
 def trained_on(folder: Path) -> dict[str, Any]:

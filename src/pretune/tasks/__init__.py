@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from pretune.tasks.base import Task
 from pretune.tasks.classification import Classification
+from pretune.tasks.tagging import Tagging
 
-TASKS: dict[str, type[Task]] = {"classification": Classification}
+TASKS: dict[str, type[Task]] = {"classification": Classification, "tagging": Tagging}

@@ -5,16 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
 from pretune.data.rows import Codec, Row
 from pretune.data.samples import Sample, Span
 from pretune.encoder import Encoded, Encoder
+from pretune.metrics.classification import LabelScores
 from pretune.tensors.batch import Batch
 
 Scores = dict[str, Tensor]
+Golds = Literal["labels", "tags"]
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,17 @@ class Answer:
     spans: tuple[tuple[Span, str], ...] | None = None
     clusters: tuple[tuple[Span, ...], ...] | None = None
     scores: dict[str, float] = field(default_factory=dict)
+    words: tuple[tuple[Span, tuple[float, ...]], ...] | None = (
+        None  # each, and how likely each label is there
+    )
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields in use, ready for JSON."""
-        said = {name: getattr(self, name) for name in ("label", "labels", "value", "spans", "clusters")}
+        """The fields in use, ready for JSON; of words their characters alone."""
+        said = {name: getattr(self, name) for name in ("label", "labels", "value", "clusters")}
+        if self.words is not None:
+            said["words"] = [[*span] for span, _ in self.words]
+        if self.spans is not None:
+            said["spans"] = [{"start": x.start, "end": x.end, "label": label} for x, label in self.spans]
         return {name: x for name, x in said.items() if x is not None} | {"scores": self.scores}
 
 
@@ -63,6 +72,7 @@ class Task(ABC):
         """The name, in `score`'s answer, of the figure that models are chosen by."""
 
     higher_is_better: bool = True
+    golds: ClassVar[Golds] = "labels"  # what a labelled file says: of a text, or of each of its words
 
     def fitted_to(self, samples: Sequence[Sample]) -> Task:
         """The task with what it takes from the training samples beside their golds, such as weights."""
@@ -94,3 +104,7 @@ class Task(ABC):
 
     @abstractmethod
     def score(self, golds: Sequence[Any], answers: Sequence[Answer]) -> dict[str, float]: ...
+
+    def by_label(self, golds: Sequence[Any], answers: Sequence[Answer]) -> dict[str, LabelScores]:
+        """How well each label is found; nothing where there are none."""
+        return {}

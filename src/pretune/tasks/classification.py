@@ -15,7 +15,7 @@ from pretune.data.rows import Codec, Row
 from pretune.data.samples import Sample
 from pretune.encoder import Encoder
 from pretune.errors import UsageError, UserError, choose
-from pretune.metrics.classification import accuracy, macro_f1, micro_f1
+from pretune.metrics.classification import LabelScores, accuracy, by_label, macro_f1, micro_f1
 from pretune.metrics.regression import mae, pearson, rmse, spearman
 from pretune.tasks.balance import class_weights, in_order_of, positive_weights
 from pretune.tasks.base import Answer, Scores, Task
@@ -247,6 +247,12 @@ class Classification(Task):
             return {"accuracy": accuracy(golds, said), "macro_f1": macro_f1(golds, said)}
         several = [answer.labels for answer in answers]
         return {"micro_f1": micro_f1(golds, several), "macro_f1": macro_f1(golds, several)}
+
+    def by_label(self, golds: Sequence[Any], answers: Sequence[Answer]) -> dict[str, LabelScores]:
+        if self.kind == "number":
+            return {}
+        said = [answer.label if self.kind == "one" else answer.labels for answer in answers]
+        return by_label(golds, said, self.labels)
 
 
 def in_order(labels: set[str]) -> tuple[str, ...]:
