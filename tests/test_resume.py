@@ -11,7 +11,11 @@ import pytest
 import torch
 
 from pretune.errors import UserError
+from pretune.runs.trained import join
+from pretune.tasks.classification import Classification
 from pretune.training.loop import Fitted, Interrupted, fit
+from pretune.training.sources import SampleSource
+from tiny import labelled, recipe, start
 from tiny_training import TinySource, everything, gradual, loss_of, quietly, tiny_model, weights_of
 
 HERE = Path(__file__).parent
@@ -109,7 +113,9 @@ def test_a_stage_that_patience_ended_stays_over_after_resuming(tmp_path: Path) -
 def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     class Forbidden(TinySource):
         def batch(self, epoch: int, step: int) -> Any:
-            raise AssertionError("trained again")
+            if epoch or step:  # the first is looked at, to tell this run from others
+                raise AssertionError("trained again")
+            return super().batch(epoch, step)
 
     first, weights = run(TinySource(), folder=tmp_path, checkpoint_steps=1)
     resumed, again = run(Forbidden(), folder=tmp_path, resume=True)
@@ -132,12 +138,21 @@ def test_checkpoints_hold_tensors_and_plain_values_only(tmp_path: Path) -> None:
         torch.load(file, weights_only=True)
 
 
+class OtherText(TinySource):
+    """As many batches of as many rows."""
+
+    def batch(self, epoch: int, step: int) -> Any:
+        return super().batch(epoch + 100, step)
+
+
 def test_two_runs_never_mix_in_one_folder(tmp_path: Path) -> None:
     run(TinySource(), folder=tmp_path, checkpoint_steps=5)
     with pytest.raises(UserError, match=r"another run \(its seed"):
         run(TinySource(), folder=tmp_path, resume=True, seed=3)
     with pytest.raises(UserError, match=r"another run \(its batches an epoch"):
         run(TinySource(8), folder=tmp_path, resume=True)
+    with pytest.raises(UserError, match=r"another run \(its first samples"):
+        run(OtherText(), folder=tmp_path, resume=True)
     with pytest.raises(UserError, match=r"this run \(step-00000040\); continue with --resume"):
         run(TinySource(), folder=tmp_path)
     model = tiny_model()
@@ -172,3 +187,18 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     (tmp_path / "step-00000040" / "shared.pt").write_bytes(b"half")
     with pytest.raises(UserError, match="step-00000040 cannot be read; delete it"):
         run(TinySource(), folder=tmp_path, resume=True)
+
+
+def test_a_run_with_other_settings_of_the_task_is_another_run(tmp_path: Path) -> None:
+    samples = labelled(8)
+
+    def train(smoothing: float, **options: Any) -> None:
+        asked = start("ulmfit")
+        task = Classification.of(samples, label_smoothing=smoothing)
+        model = join(asked, task, recipe("full"), 0).model
+        source = SampleSource(task, asked.codec, samples, 4, 0)
+        fit(model, everything(model), source, quietly(folder=tmp_path, checkpoint_steps=1, **options))
+
+    train(0.1)
+    with pytest.raises(UserError, match=r"another run \(its task settings differ"):
+        train(0.2, resume=True)

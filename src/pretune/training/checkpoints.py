@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pretune.errors import UserError
 from pretune.training.devices import from_first
+from pretune.training.model import Model
+from pretune.training.sources import Source
 from pretune.training.stage import Stage
 
 if TYPE_CHECKING:
@@ -85,16 +87,20 @@ class Checkpoint:
 
 
 def fingerprint(
-    model: nn.Module, stages: Sequence[Stage], batches: int, seed: int, accumulate: int, team: Accelerator
+    model: Model, stages: Sequence[Stage], source: Source, seed: int, accumulate: int, team: Accelerator
 ) -> dict[str, Any]:
     """What two runs must agree on before one can go on from the other's checkpoint."""
+    first, task = source.batch(0, 0), repr(getattr(source, "task", None))
     return {
         "seed": seed,
         "accumulate": accumulate,
         "processes": team.num_processes,
-        "batches an epoch": batches,
+        "batches an epoch": source.steps(0),
         "weights": {name: list(x.shape) for name, x in model.state_dict().items()},
-        "first weights": from_first(team, _digest(model)),
+        "first weights": from_first(team, _digest(model.state_dict().values())),
+        "first samples": from_first(team, _digest([first.ids, first.mask, *first.gold.values()])),
+        "task settings": blake2b(task.encode(), digest_size=8).hexdigest(),
+        "penalties": [model.alpha, model.beta],
         "stages": [
             {
                 "name": stage.name,
@@ -120,10 +126,10 @@ def _beyond(stage: Stage) -> dict[str, Any]:
     return {name: value for name, value in said.items() if value is not None}
 
 
-def _digest(model: nn.Module) -> str:
-    """Of the weights before the first step: another start, data or vocabulary shows here."""
+def _digest(tensors: Iterable[Tensor]) -> str:
+    """Of the weights before the first step, and of its batch: another start, data or order shows here."""
     total = blake2b(digest_size=8)
-    for x in model.state_dict().values():
+    for x in tensors:
         total.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return total.hexdigest()
 

@@ -45,7 +45,8 @@ def fit(
         Interrupts() as interrupts,
         progress(fitting.label, fitting.quiet or not crew.is_main_process) as report,
     ):
-        identity = fingerprint(model, stages, source.steps(0), fitting.seed, fitting.accumulate, crew)
+        settings = fitting.seed, fitting.accumulate
+        identity = fingerprint(model, stages, source, *settings, crew) if fitting.folder else {}
         checkpoints = Checkpoints(fitting.folder, fitting.checkpoint_steps, identity, crew, report.note)
         run = Run(model, source, fitting, crew, interrupts, report, checkpoints)
         state = run.state
