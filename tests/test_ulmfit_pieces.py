@@ -19,6 +19,8 @@ from pretune.errors import UsageError, UserError
 from pretune.methods.ulmfit.pieces import PieceSegmenter, published_words, read_sentencepiece
 from pretune.methods.ulmfit.rules import SPECIALS
 from pretune.methods.ulmfit.tokens import UlmfitCodec, UlmfitCodecConfig
+from pretune.runs.language_model import LanguageModel
+from test_cli import run
 
 sentencepiece = pytest.importorskip(
     "sentencepiece", reason="pieces are learned with SentencePiece: pip install 'pretune[pieces]'"
@@ -295,3 +297,37 @@ def test_kinds_of_model_that_are_not_read_are_named(
     path = trained(tmp_path, english(), **options)
     with pytest.raises(UserError, match=what):
         read_sentencepiece(path)
+
+
+TINY = ["encoder.embedding=8", "encoder.hidden=12", "encoder.layers=2", "pretraining.epochs=1", "--quiet"]
+TINY += ["pretraining.window=10", "--device", "cpu", "--documents", "line"]
+
+
+@pytest.mark.parametrize("segmenter", ["pieces", "characters", "jieba"])
+def test_chinese_is_pretrained_and_adapted_by_every_segmenter(tmp_path: Path, segmenter: str) -> None:
+    if segmenter == "jieba":
+        pytest.importorskip("jieba")
+    (tmp_path / "zh.txt").write_text("\n".join(chinese(200)), "utf-8")
+    (tmp_path / "more.txt").write_text("\n".join(chinese(80)[::-1]), "utf-8")
+    command = ["pretrain", "ulmfit", tmp_path / "zh.txt", "--out", tmp_path / "zh", "--language", "zh"]
+    code, _, error = run(*command, f"codec.segmenter={segmenter}", *TINY)
+    assert code == 0, error
+    adapting = [setting.replace("pretraining", "adaptation") for setting in TINY if "encoder" not in setting]
+    command = ["adapt", tmp_path / "zh", tmp_path / "more.txt", "--out", tmp_path / "new"]
+    code, _, error = run(*command, "adaptation.frozen_epochs=0", *adapting)
+    assert code == 0, error
+    assert UlmfitCodec.load(tmp_path / "new").config.segmenter == segmenter
+    lm = LanguageModel.load(tmp_path / "new", device="cpu")
+    assert lm.perplexity(["北京是中国的首都"]).value < 500
+    if segmenter == "pieces":
+        code, _, error = run(*command[:3], "--out", tmp_path / "x", "--vocabulary", "union", *adapting)
+        assert code != 0
+        assert "choose --vocabulary target" in error
+
+
+def test_languages_without_spaces_are_told_of_pieces() -> None:
+    with pytest.raises(UsageError, match="set segmenter to pieces"):
+        UlmfitCodec.learn(lambda: ["ภาษาไทย"], UlmfitCodecConfig(language="th"))
+    thai = ["ภาษาไทยไม่มีช่องว่าง", "ภาษาไทยยากมาก", "ไม่มีช่องว่าง"] * 20
+    codec = learned(thai, language="th")
+    assert codec.decode(codec.ids(thai[:1])[0]) == thai[0]

@@ -77,7 +77,8 @@ def read(
     language = options.language or guess_language(learn)
     guessed = "" if options.language else ", guessed from the characters (--language)"
     named = options.settings.get("codec", {}).get("segmenter")
-    notes.append(f"Language: {language}{guessed}; cut into {segmenter(language, named).described}.")
+    cut = "pieces that are learned" if named == "pieces" else segmenter(language, named).described
+    notes.append(f"Language: {language}{guessed}; cut into {cut}.")
     own, given = _texts(unlabelled, data, str(reading["encoding"]), columns[0])
     return Problem(
         name or (Path(cast(Any, train)).name if is_file(train) else "samples"),

@@ -50,7 +50,8 @@ class Reading:
             wanted = list(part.words)
         elif align:
             config: Any = codec.config  # type: ignore[attr-defined]
-            wanted = segmenter(config.language, config.segmenter)(part.text)
+            named = None if config.segmenter == "pieces" else config.segmenter  # which are no words
+            wanted = segmenter(config.language, named)(part.text)
         words = [part.text[start:end] for start, end in wanted]
         if spans == wanted:
             return cls(row, kept, words)

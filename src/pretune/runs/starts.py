@@ -128,6 +128,11 @@ def adopted(old: Start, corpus: Corpus, vocabulary: Vocabulary | None, seed: int
     if not isinstance(before, WordCodec):
         raise UserError(f"{method.name} has no vocabulary of words to learn anew")
     vocabulary = vocabulary or method.vocabulary
+    if vocabulary == "union" and getattr(before, "pieces", None) is not None:
+        raise UserError(
+            f"{old.name} reads pieces, which are learned as a whole and cannot be joined with others; choose "
+            "--vocabulary target (new ones; those of the same name keep their vectors) or keep"
+        )
     codec: Codec = before
     if vocabulary != "keep" or before.vocab is None:
         codec = method.learn_codec(corpus, before.config)

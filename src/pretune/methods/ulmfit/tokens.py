@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 from pretune.config import build
 from pretune.data.rows import NOTHING, Row
 from pretune.data.samples import Part
-from pretune.data.segment import Segmenter, Spaces, guess_language, segmenter
+from pretune.data.segment import WITHOUT_SPACES, Segmenter, Spaces, guess_language, segmenter
 from pretune.data.vocab import Vocab, counted, write_text
 from pretune.errors import UsageError, UserError, choose
 from pretune.methods.ulmfit import pieces as subwords
 from pretune.methods.ulmfit.pieces import PieceSegmenter
 from pretune.methods.ulmfit.profiles import PROFILES
-from pretune.methods.ulmfit.rules import FIELD, PAD, SPECIALS, START, UNKNOWN
-from pretune.methods.ulmfit.rules import Rules as Rules
+from pretune.methods.ulmfit.rules import FIELD, PAD, SPECIALS, START, UNKNOWN, Rules
 from pretune.methods.ulmfit.splitter import Splitter
 from pretune.methods.ulmfit.undoing import undone, undone_pieces
 
@@ -101,7 +100,7 @@ class UlmfitCodec:
             config = replace(config, language=guess_language(beginning))
         if config.segmenter == subwords.NAME:
             return cls._learn_pieces(corpus, config)
-        splitter = Splitter(PROFILES[config.rules], segmenter(config.language, config.segmenter))
+        splitter = Splitter(PROFILES[config.rules], _segmenter(config, None))
         tokens = (splitter.tokens(text) for text in corpus())
         least = config.min_count or LEAST_COUNT
         vocab = Vocab.count(tokens, SPECIALS, config.max_vocab or MOST_WORDS, least)
@@ -232,6 +231,11 @@ def _segmenter(config: UlmfitCodecConfig, pieces: Tokenizer | None) -> Segmenter
     if config.segmenter != subwords.NAME:
         if pieces is not None:
             raise UsageError(f"pieces were given, but segmenter is {config.segmenter!r}; set it to 'pieces'")
+        if config.segmenter is None and config.language in WITHOUT_SPACES:
+            raise UsageError(
+                f"language {config.language!r} is written without spaces; set segmenter to pieces, which are "
+                "learned from the corpus, or to your own module:function"
+            )
         return segmenter(config.language, config.segmenter)
     if pieces is None:
         raise UsageError("segmenter 'pieces' needs the pieces themselves beside a vocabulary")
