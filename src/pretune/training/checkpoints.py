@@ -130,7 +130,7 @@ def _digest(tensors: Iterable[Tensor]) -> str:
     """Of the weights before the first step, and of its batch: another start, data or order shows here."""
     total = blake2b(digest_size=8)
     for x in tensors:
-        total.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        total.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 
