@@ -8,6 +8,18 @@ from torch.nn import functional as F
 
 from pretune.layers.steps import Steps
 
+PARTS = 1 << 16  # of which a probability is a whole number, where 16 bits are drawn for each entry
+
+
+def entry_dropout(x: Tensor, p: float, training: bool) -> Tensor:
+    """`F.dropout` of a large matrix: on a processor from 16 random bits an entry, in half the time."""
+    gone = round(p * PARTS)
+    if not training or x.device.type != "cpu" or not 0 < gone < PARTS:
+        return F.dropout(x, p, training)
+    bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+    kept = bits[: x.numel()].view(x.shape) >= gone - PARTS // 2
+    return x * kept.to(x.dtype).mul_(PARTS / (PARTS - gone))
+
 
 def locked_dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """One mask per row for all time steps (Gal & Ghahramani 2016). x (N, T, D) -> (N, T, D)."""

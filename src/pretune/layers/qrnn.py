@@ -11,6 +11,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from pretune.layers.dropout import entry_dropout
 from pretune.layers.steps import Steps
 
 State = tuple[Tensor, Tensor]  # c (1, N, H) and the last input (1, N, I), of no width where the window is 1
@@ -44,7 +45,7 @@ class WeightDropQRNN(nn.Module):
 
     def dropped(self) -> Tensor:
         """The weights of one batch."""
-        return F.dropout(self.weight, self.p, self.training)
+        return entry_dropout(self.weight, self.p, self.training)
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:  # (N, T, I) -> (N, T, H)
         rows, length = x.shape[:2]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import log
+from math import ceil, log
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-LOGITS_HELD = 6_000_000  # at once: 24 MB in float32, which the allocator recycles without page faults
+from pretune.layers.threads import scratch
+
+LOGITS_HELD = 24_000_000  # at once: 96 MB in float32, which on a processor every chunk and call shares
 
 
 def softmax_loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
@@ -69,7 +71,8 @@ class _SoftmaxLoss(torch.autograd.Function):
         fast = weight.to(hidden.dtype)  # (V, D)
         loss = torch.zeros((), device=hidden.device)
         d_hidden = torch.empty_like(hidden) if by_hidden else None  # (M, D)
-        d_weight = torch.zeros_like(weight) if by_weight else None  # (V, D)
+        fresh = torch.empty_like if len(hidden) else torch.zeros_like
+        d_weight = fresh(weight) if by_weight else None  # (V, D)
         d_bias = torch.zeros_like(bias) if by_bias else None  # (V,)
         for rows in _rows(len(hidden), len(weight)):
             h, at = hidden[rows], targets[rows, None]
@@ -84,30 +87,41 @@ class _SoftmaxLoss(torch.autograd.Function):
             if d_hidden is not None:
                 d_hidden[rows] = p @ fast
             if d_weight is not None:
-                _add_product(d_weight, p, h)
-        ctx.save_for_backward(d_hidden, d_weight, d_bias)
+                _add_product(d_weight, p, h, first=rows.start == 0)
+        ctx.kept = d_hidden, d_weight, d_bias
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
-        return *(None if d is None else d * scale.to(d.dtype) for d in ctx.saved_tensors), None
+        kept, ctx.kept = ctx.kept, None
+        if kept is None:
+            raise RuntimeError("the gradient of this softmax has been asked for before, and was given away")
+        return *(None if d is None else d.mul_(scale.to(d.dtype)) for d in kept), None
 
 
 def _rows(tokens: int, words: int) -> Iterator[slice]:
-    step = max(32, LOGITS_HELD // words)
+    """Chunks of like size."""
+    step = max(1, ceil(tokens / ceil(tokens / max(32, LOGITS_HELD // words)))) if tokens else 1
     return (slice(i, i + step) for i in range(0, tokens, step))
 
 
 def _chunk(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Log-probabilities of some rows, in float32: (m, V)."""
-    logits = torch.addmm(bias, h, weight.t()) if h.dtype == bias.dtype else (h @ weight.t()).float() + bias
+    """Log-probabilities of some rows, in float32, until the next chunk is asked for: (m, V)."""
+    if h.dtype != bias.dtype:
+        logits = (h @ weight.t()).float() + bias
+    elif h.device.type == "cpu" and h.dtype == torch.float32:
+        logits = torch.addmm(bias, h, weight.t(), out=scratch(len(h), len(weight)))
+    else:
+        logits = torch.addmm(bias, h, weight.t())
     return torch.log_softmax(logits, 1, out=logits)
 
 
-def _add_product(into: Tensor, p: Tensor, h: Tensor) -> None:
-    """into += pᵀ h; (V, D), (m, V), (m, D)."""
+def _add_product(into: Tensor, p: Tensor, h: Tensor, first: bool) -> None:
+    """into += pᵀ h, or = where it is the `first` of them; (V, D), (m, V), (m, D)."""
     if into.dtype == h.dtype:
-        into.addmm_(p.t(), h)
+        into.addmm_(p.t(), h, beta=0 if first else 1)
+    elif first:
+        into.copy_(p.t() @ h)
     else:
         into += p.t() @ h
