@@ -138,8 +138,16 @@ def texts_of(samples: Sequence[Sample]) -> Corpus:
     return lambda: (text for sample in samples for text in sample.texts)
 
 
+def several(start: str) -> bool:
+    """Whether a folder to start from holds several models."""
+    from pretune.runs.folders import read_config
+
+    return start != "scratch" and read_config(Path(start))["kind"] == "ensemble"
+
+
 def started_from(
     name: str,
+    join: str,
     method: str | None,
     size: str,
     vectors: Path | None,
@@ -149,11 +157,14 @@ def started_from(
     seed: int,
     notes: Notes,
 ) -> Start | list[Start]:
-    """What finetuning starts from: a folder, a file of vectors, or fresh weights."""
+    """What finetuning starts from: a folder, a file of vectors, or fresh weights.
+
+    `join` says what becomes of a folder's two directions: "concat", one encoder, or "average", a list.
+    """
     from pretune.config import update
     from pretune.data.segment import guess_language
     from pretune.runs.run import TABLES, load_start, scratch
-    from pretune.runs.starts import method_named, vectors_start
+    from pretune.runs.starts import method_named, side_by_side, vectors_start
 
     if name != "scratch":
         given = [option for option, value in (("--vectors", vectors), ("--language", language)) if value]
@@ -165,6 +176,9 @@ def started_from(
         if method is not None and one.method.name != method:
             raise UsageError(f"--method is {method}, but {name} holds {one.method.name}; leave --method out")
         notes(one.codec.describe())
+        if isinstance(found, list) and join == "concat":
+            notes(f"{' and '.join(start.name for start in found)} are read side by side, as one model")
+            return side_by_side(found, Path(name).name)
         return found
     chosen = method_named(method or ("wordvectors" if vectors else "ulmfit"))
     codec = codec_config(chosen, said["codec"], language)

@@ -32,7 +32,7 @@ from pretune.cli.common import (
     settings,
     stdout,
 )
-from pretune.cli.inputs import codec_config, corpora, directions, labelled, started_from, tagged
+from pretune.cli.inputs import codec_config, corpora, directions, labelled, several, started_from, tagged
 from pretune.cli.rates import FindStage, LrFind, check_out_of, rate_name, tell
 from pretune.errors import UsageError, choose
 
@@ -281,6 +281,14 @@ def finetune(
     start: Annotated[
         str, typer.Option("--from", help="A folder of pretrain, adapt or finetune; or scratch.")
     ] = "scratch",
+    join: Annotated[
+        str | None,
+        typer.Option(
+            "--join",
+            help="A folder with both directions of ulmfit becomes one model that reads them side by side "
+            "(concat, usual for tagging), or two whose probabilities are averaged (average, usual else).",
+        ),
+    ] = None,
     method: Annotated[
         str | None, typer.Option("--method", help="From scratch: ulmfit, elmo or wordvectors.")
     ] = None,
@@ -345,7 +353,15 @@ def finetune(
         learn, check, prints = tagged(train, valid, valid_share, reading, seed, notes)
     else:
         learn, check, prints = labelled(train, valid, valid_share, kind, reading, seed, notes)
-    started = started_from(start, method, size, vectors, language, said, learn, seed, notes)
+    if join is not None and join not in ("concat", "average"):
+        raise choose("--join", join, ("concat", "average"))
+    if join is not None and not several(start):
+        raise UsageError(
+            f"--join is for a folder with both directions, which --from {start} is not; "
+            "for ulmfit from scratch there is encoder.directions=both"
+        )
+    usual = "concat" if asks.golds == "tags" else "average"
+    started = started_from(start, join or usual, method, size, vectors, language, said, learn, seed, notes)
     one = started[0] if isinstance(started, list) else started
     question: Task = update(
         asks.of(

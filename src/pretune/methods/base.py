@@ -17,6 +17,10 @@ Vocabulary = Literal[
 ]  # whose words adaptation predicts: the new text's, both, the old
 
 
+# By name codecs and encoders of several directions -> one codec, one encoder of all, its settings.
+Beside = Callable[[Mapping[str, tuple[Codec, Encoder]]], tuple[Codec, Encoder, Any]]
+
+
 class Pretraining(Protocol):
     """A frozen dataclass of the paper's pretraining settings."""
 
@@ -59,3 +63,4 @@ class Method:
     )  # the paper's head, as `Classification.of(samples, kind, **these)`
     learner: Callable[[Any], Any] = lambda config: config  # encoder settings with all that pretraining needs
     vocabulary: Vocabulary = "target"  # of adaptation, where none is asked for
+    beside: Beside | None = None  # one encoder of several directions; None: there is no such thing

@@ -111,7 +111,8 @@ def _words(codec: UlmfitCodec) -> tuple[list[str], Tensor]:
 
 def _checked(start: Start, folder: Path) -> tuple[AWDLSTM, UlmfitCodec]:
     if not isinstance(start.encoder, AWDLSTM) or not isinstance(start.codec, UlmfitCodec):
-        raise UserError(f"--to fastai is a format of ulmfit; {folder} holds {start.method.name}")
+        held = "both directions side by side" if hasattr(start.encoder, "backwards") else start.method.name
+        raise UserError(f"--to fastai is a format of ulmfit, one direction a file; {folder} holds {held}")
     return start.encoder, start.codec
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -118,6 +118,15 @@ def for_task(start: Start) -> Start:
     """A copy to teach a task to."""
     encoder = start.encoder.for_task()
     return replace(start, encoder=encoder, encoder_config=getattr(encoder, "config", start.encoder_config))
+
+
+def side_by_side(starts: Sequence[Start], name: str) -> Start:
+    """Several directions as one encoder."""
+    method = starts[0].method
+    if method.beside is None:
+        raise UserError(f"{name}: models of {method.name} cannot stand side by side; --join average")
+    codec, encoder, config = method.beside({start.name: (start.codec, start.encoder) for start in starts})
+    return Start(name, method, codec, encoder, config)
 
 
 def adopted(old: Start, corpus: Corpus, vocabulary: Vocabulary | None, seed: int) -> Start:

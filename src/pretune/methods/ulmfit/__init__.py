@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pretune.methods.base import Method
 from pretune.methods.ulmfit.adopting import adopt
+from pretune.methods.ulmfit.both import TwoWayAWDLSTM, beside, built
 from pretune.methods.ulmfit.encoder import AWDLSTM, AWDLSTMConfig, Dropouts
 from pretune.methods.ulmfit.pretraining import ADAPTATION, PRETRAINING, UlmfitPretraining
 from pretune.methods.ulmfit.tokens import UlmfitCodec, UlmfitCodecConfig
@@ -16,7 +17,7 @@ ULMFIT = Method(
     learn_codec=UlmfitCodec.learn,
     load_codec=UlmfitCodec.load,
     codec_config=UlmfitCodecConfig,
-    build=lambda config, codec: AWDLSTM(config, codec.size),
+    build=built,
     encoder_config=AWDLSTMConfig,
     sizes={
         "tiny": AWDLSTMConfig(64, 128, 2, task_drop_mult=0.5),
@@ -30,6 +31,7 @@ ULMFIT = Method(
     adopt=adopt,
     recipe=Gradual(),
     task_options={"head_kind": "two_layer"},
+    beside=beside,
 )
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "ULMFIT",
     "AWDLSTMConfig",
     "Dropouts",
+    "TwoWayAWDLSTM",
     "UlmfitCodec",
     "UlmfitCodecConfig",
     "UlmfitPretraining",

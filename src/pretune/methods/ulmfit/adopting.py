@@ -17,7 +17,10 @@ def adopt(old_encoder: Encoder, old_codec: Codec, new_encoder: Encoder, new_code
     Embedding and decoder bias alike, section 3.2's starting point as the release makes it.
     """
     if not isinstance(old_encoder, AWDLSTM) or not isinstance(new_encoder, AWDLSTM):
-        raise UsageError("only one AWD-LSTM can take over the weights of another")
+        raise UsageError(
+            "only one AWD-LSTM can take over the weights of another; where both directions stand side by "
+            "side, adapt the folder that they came from"
+        )
     assert isinstance(old_codec, UlmfitCodec) and isinstance(new_codec, UlmfitCodec)
     if old_encoder.layer_widths() != new_encoder.layer_widths():
         raise UserError(

@@ -24,6 +24,7 @@ from pretune.methods.ulmfit.reading import Call, Carry, Reading, pick_rows
 from pretune.tensors.batch import Batch
 
 Cell = Literal["lstm", "qrnn"]
+Directions = Literal["one", "both"]
 UNCUT = 2048  # tokens through which a gradient goes without working out anything again
 
 
@@ -65,6 +66,7 @@ class AWDLSTMConfig:
     task_drop_mult: float = 1.0  # factor on all of `task`; fastai 2 halves them
     cutoffs: tuple[int, ...] = ()  # of an adaptive softmax: words of the head, then where clusters begin
     cutoff_div: float = 4.0  # how much narrower each cluster's vectors are; 1: all are the embedding's
+    directions: Directions = "one"  # "both", for tasks alone: a forward and a backward network side by side
 
     def __post_init__(self) -> None:
         for name in ("embedding", "hidden", "layers", "bptt", "gradient_chunks", "max_len"):
@@ -72,6 +74,8 @@ class AWDLSTMConfig:
                 raise UsageError(f"encoder.{name} is {getattr(self, name)}; it must be at least 1")
         if self.cell not in ("lstm", "qrnn"):
             raise choose("encoder.cell", self.cell, ("lstm", "qrnn"))
+        if self.directions not in ("one", "both"):
+            raise choose("encoder.directions", self.directions, ("one", "both"))
         if any(low >= high for low, high in pairwise((0, *self.cutoffs))):
             raise UsageError(f"encoder.cutoffs is {list(self.cutoffs)}; give rising numbers of words")
         if self.cutoff_div < 1:
@@ -148,6 +152,8 @@ class AWDLSTM(Encoder):
 
     def __init__(self, config: AWDLSTMConfig, words: int) -> None:
         super().__init__()
+        if config.directions == "both":
+            raise UsageError("encoder.directions is both, which only a model that learns a task can be")
         self.config = config
         widths = config.widths()
         self.embedding = EmbeddingBlock(words, config.embedding, config.cutoffs, config.cutoff_div)

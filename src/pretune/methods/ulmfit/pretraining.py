@@ -180,6 +180,11 @@ class UlmfitPretraining:
     @contextmanager
     def _learning(self, encoder: Encoder, codec: Codec) -> Iterator[tuple[AWDLSTM, UlmfitCodec]]:
         """Both, with the dropouts of these settings for the time being."""
+        if getattr(getattr(encoder, "config", None), "directions", "one") == "both":
+            raise UsageError(
+                "encoder.directions=both is for tasks; a language model reads one way: --direction both "
+                "trains two"
+            )
         if not isinstance(encoder, AWDLSTM) or not isinstance(codec, UlmfitCodec):
             raise UsageError("this pretraining is for AWD-LSTM only; choose the method ulmfit")
         encoder.purpose("language_model", self.drop_mult * encoder.config.language_model_drop_mult)
