@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -12,14 +13,24 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import tiny
 from pretune.data.rows import Row
 from pretune.data.samples import Part, Sample, Span, sample
 from pretune.encoder import Encoded, Encoder
 from pretune.errors import UsageError, UserError
+from pretune.methods import METHODS
+from pretune.recipes import RECIPES
+from pretune.runs.attributions import Explaining
+from pretune.runs.explain import Explainer
+from pretune.runs.predictor import Predictor
+from pretune.runs.run import finetune, load_trained
+from pretune.runs.trained import join
 from pretune.tasks.base import Answer
 from pretune.tasks.classification import Classification, SummaryNorm, in_order
 from pretune.tasks.joint import Joint
+from pretune.tasks.pairs import compared, sides
 from pretune.tensors.batch import Batch
+from pretune.training.loop import Fitting
 from pretune.training.sources import task_batch
 
 
@@ -289,3 +300,102 @@ def test_an_auxiliary_objective_without_a_language_model_is_a_usage_error():
 
     with pytest.raises(UsageError, match="auxiliary"):
         Joint(Classification.of(ONE, "one")).head(Bag())
+
+
+# Pairs whose texts are read alone
+
+SIAMESE = Classification(labels=("no", "yes"), pair="siamese", head_kind="two_layer")
+
+
+def pairs(count: int, seed: int = 0) -> list[Sample]:
+    """Two texts that praise alike or not."""
+    chance, rest = Random(seed), ["film", "book", "plot", "the"]
+    found = []
+    for i in range(count):
+        words = chance.choices(["good", "bad"], k=2)
+        texts = (f"{word} {' '.join(chance.choices(rest, k=chance.randint(0, 4)))}".strip() for word in words)
+        found.append(sample(*texts, key=str(i), gold="yes" if words[0] == words[1] else "no"))
+    return found
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_texts_of_a_siamese_pair_are_rows_of_their_own(method):
+    one = sample("good film", "very bad plot")
+    codec = tiny.start(method).codec
+    (rows,) = SIAMESE.rows(codec, [one])
+    for number, row in enumerate(rows):
+        ((single,),) = codec.encode([one.parts[number : number + 1]])
+        assert (row.ids, row.segments, row.chars) == (single.ids, single.segments, single.chars)
+        assert {part for part in row.part if part >= 0} == {number}
+    assert sides([rows]).tolist() == [0, 1]
+    for blank in (sample("", "good"), sample("good", ""), sample("", "")):
+        assert sides(SIAMESE.rows(codec, [blank])).tolist() == [0, 1]
+
+
+def test_the_head_sees_both_summaries_their_distance_and_their_product():
+    batch = batch_of(SIAMESE, [sample("ab", "c", gold="yes"), sample("de", "fa", gold="no")])
+    summary = torch.randn(4, 3)
+    u, v = summary[0::2], summary[1::2]
+    expected = torch.cat((u, v, (u - v).abs(), u * v), 1)
+    torch.testing.assert_close(compared(summary, batch), expected)
+    batch.given["side"] = 1 - batch.given["side"]  # the other way round
+    swapped = compared(summary, batch)
+    torch.testing.assert_close(swapped, torch.cat((v, u, (u - v).abs(), u * v), 1))
+
+
+def test_a_text_of_several_rows_is_their_mean():
+    batch = batch_of(SIAMESE, [sample("ab", "c", gold="yes")])
+    some = torch.tensor([0, 0, 1])
+    three = Batch(batch.ids[some], batch.mask[some], batch.segments[some], some * 0, {"side": some})
+    summary = torch.randn(3, 5)
+    expected = compared(torch.stack((summary[:2].mean(0), summary[2])), batch)
+    torch.testing.assert_close(compared(summary, three), expected)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("method", METHODS)
+def test_answers_of_siamese_pairs_do_not_depend_on_batch_or_order(method, recipe):
+    some = [*pairs(9), sample("", "good"), sample("bad", " ".join(tiny.WORDS * 3))]
+    trained = join(tiny.start(method), SIAMESE, tiny.recipe(recipe), 0)
+    trained.model.eval()
+    each = [trained.answers([one])[0].scores for one in some]
+    for size in (3, 11):
+        together = trained.answers(some[::-1], size)[::-1]
+        for found, said in zip(together, each, strict=True):
+            assert found.scores == pytest.approx(said, abs=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_siamese_model_is_saved_answers_and_is_explained(method, tmp_path):
+    train = pairs(16)
+    task = Classification.of(train, pair="siamese")
+    quiet = Fitting(device="cpu", quiet=True)
+    trained, _ = finetune(tiny.start(method), task, tiny.recipe("full", epochs=2), train, train[:4], quiet)
+    trained.save(tmp_path / "m", {})
+    loaded = load_trained(tmp_path / "m")
+    assert loaded.task == task and loaded.answers(train) == trained.answers(train)
+    asked = ("good film", "bad")
+    for way in ("integrated", "gradient", "occlusion"):
+        explainer = Explainer(Predictor.load(tmp_path / "m", "cpu"), Explaining(way))
+        said = explainer.explain(asked, "yes")
+        assert [token.part for token in said.tokens] == [0, 0, 1]
+        assert any(token.score for token in said.tokens)
+        if way == "occlusion":  # a whole text left out leaves the other as it was
+            without = explainer.explain((asked[0], ""), "yes").score
+            assert said.tokens[2].score == pytest.approx(said.score - without, abs=1e-5)
+
+
+def test_siamese_learns_what_needs_both_texts():
+    train = pairs(80)
+    task = Classification.of(train, pair="siamese")
+    recipe = tiny.recipe("full", epochs=30)
+    quiet = Fitting(device="cpu", quiet=True)
+    _, fitted = finetune(tiny.start("wordvectors"), task, recipe, train, train, quiet)
+    assert fitted.best["accuracy"] > 0.9
+
+
+def test_a_single_text_is_no_siamese_pair():
+    with pytest.raises(UserError, match=r"'7' has 1 text; task.pair is siamese, which compares two"):
+        SIAMESE.rows(Letters(), [sample("a", key="7")])
+    with pytest.raises(UsageError, match=r"task.pair is 'twin'"):
+        Classification(pair="twin")

@@ -149,8 +149,10 @@ class _Question:
         if all(len(row) for row in rows):
             return self.sample, rows
         blank = replace(self.sample, parts=tuple(Part("") for _ in self.sample.parts))
-        (rows,) = self.trained.learned.rows(self.trained.start.codec, [blank])
-        return blank, rows
+        (empty,) = self.trained.learned.rows(self.trained.start.codec, [blank])
+        if len(empty) != len(rows):
+            return blank, empty
+        return self.sample, [row if len(row) else none for row, none in zip(rows, empty, strict=True)]
 
     def _unknown(self) -> int:
         codec: Any = self.trained.start.codec

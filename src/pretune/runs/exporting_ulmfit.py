@@ -91,6 +91,11 @@ def _classifier(trained: TrainedModel, folder: Path, out: Path) -> list[str]:
             f"{folder}: its head reads a mix of layers, which fastai's does not; export the folder that it "
             "started from"
         )
+    if task.pair == "siamese":
+        raise UserError(
+            f"{folder}: its head compares two texts (task.pair), which fastai's does not; export the folder "
+            "that it started from"
+        )
     tensors, notes = exported_head(head)
     name = f"classifier_{SHORT[codec.config.direction]}.pth"
     torch.save({**exported(encoder, order, "0.module."), **tensors}, out / name)

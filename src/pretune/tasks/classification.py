@@ -19,6 +19,7 @@ from pretune.metrics.classification import LabelScores, accuracy, by_label, macr
 from pretune.metrics.regression import mae, pearson, rmse, spearman
 from pretune.tasks.balance import class_weights, in_order_of, positive_weights
 from pretune.tasks.base import Answer, Scores, Task
+from pretune.tasks.pairs import rows_of_pairs, sides
 from pretune.tasks.summary_head import ClassificationHead, SummaryNorm, by_owner
 
 __all__ = ["Classification", "ClassificationHead", "Kind", "SummaryNorm", "by_owner", "in_order"]
@@ -35,6 +36,7 @@ class Classification(Task):
     Golds are a label (`one`), a tuple of labels (`many`) or a float (`number`). `one` is chosen by accuracy,
     `many` by micro F1 at a threshold, `number` by Pearson's correlation. A pair (two parts) becomes
     one row or several, as the method's codec reads it; the summaries of a sample's rows are averaged.
+    `pair="siamese"` has each text read alone, and the head compares the two.
 
         task = Classification.of(train, "one")
     """
@@ -42,6 +44,9 @@ class Classification(Task):
     kind: Kind = "one"
     labels: tuple[str, ...] = ()
     """The labels in the order of the scores; none for numbers."""
+    pair: Literal["joined", "siamese"] = "joined"
+    """How two texts are read: joined, one after the other; siamese: each alone, and the head sees both
+    summaries u and v as [u; v; |u - v|; u * v] (Conneau et al. 2017, section 3.1)."""
     head_kind: Literal["linear", "two_layer"] = "linear"
     """`linear` as in GPT and BERT, or the two blocks with batch norm of ULMFiT (section 3.3)."""
     hidden: int | tuple[int, ...] = 50
@@ -72,6 +77,8 @@ class Classification(Task):
 
     def _check_head(self) -> None:
         widths = (self.hidden,) if isinstance(self.hidden, int) else self.hidden
+        if self.pair not in ("joined", "siamese"):
+            raise choose("task.pair", self.pair, ("joined", "siamese"))
         if any(width < 1 for width in widths):
             raise UsageError(f"task.hidden is {_said(self.hidden)}; it must be at least 1")
         each = self.dropout if isinstance(self.dropout, tuple) else (self.dropout,)
@@ -179,7 +186,12 @@ class Classification(Task):
         return METRICS[self.kind]
 
     def rows(self, codec: Codec, samples: Sequence[Sample]) -> list[list[Row]]:
+        if self.pair == "siamese":
+            return rows_of_pairs(codec, samples)
         return codec.encode([sample.parts for sample in samples])
+
+    def given(self, samples: Sequence[Sample], rows: Sequence[Sequence[Row]]) -> dict[str, Tensor]:
+        return {"side": sides(rows)} if self.pair == "siamese" else {}  # (N,)
 
     def gold(self, samples: Sequence[Sample], rows: Sequence[Sequence[Row]]) -> dict[str, Tensor]:
         """`label` (B,), `labels` (B, C) of 0 and 1, or `value` (B,) standardised."""

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from pretune.encoder import Encoded
 from pretune.errors import UserError
 from pretune.tasks.base import Head, Scores
+from pretune.tasks.pairs import compared
 from pretune.tensors.batch import Batch
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ class ClassificationHead(Head):
         super().__init__()
         self.kind, self.smoothing = task.kind, task.label_smoothing
         self.balanced = task.class_weights == "balanced"
+        self.compares = task.pair == "siamese"
+        summary_width *= 4 if self.compares else 1
         outputs = len(task.labels) or 1  # C
         layers: list[nn.Module]
         if task.head_kind == "linear":
@@ -40,7 +43,8 @@ class ClassificationHead(Head):
         self.register_buffer("weights", task.weight_of_labels(), persistent=False)
 
     def forward(self, encoded: Encoded, batch: Batch) -> Scores:
-        return {"logits": self.layers(by_owner(encoded.summary, batch)).float()}  # (B, C)
+        summary = (compared if self.compares else by_owner)(encoded.summary, batch)  # (B, S) or (B, 4S)
+        return {"logits": self.layers(summary).float()}  # (B, C)
 
     def loss(self, scores: Scores, batch: Batch) -> Tensor:
         """The sum of -log p(label), smoothed, times the label's weight; of C decisions each; or of squares.
