@@ -84,6 +84,22 @@ def test_without_jieba_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> No
         segmenter("zh", "jieba")
 
 
+def test_spacy_knows_the_words_of_each_language() -> None:
+    pytest.importorskip("spacy", reason="spaCy is an extra: pip install 'pretune[spacy]'")
+    assert words("I can't  go,\nnow", "en", "spacy") == ["I", "ca", "n't", "go", ",", "now"]
+    assert words("z.B. heute", "de", "spacy") == ["z.B.", "heute"]
+    assert segmenter("en", "spacy").by_run
+    assert re.fullmatch(r"words by spaCy 3\.\d+\.\d+", segmenter("en", "spacy").described)
+    with pytest.raises(UsageError, match="has no tokenizer for 'qqq'"):
+        segmenter("qqq", "spacy")
+
+
+def test_without_spacy_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "spacy", None)
+    with pytest.raises(UsageError, match=r"pip install 'pretune\[spacy\]'"):
+        segmenter("en", "spacy")
+
+
 @given(st.text(max_size=60), st.sampled_from(["en", "fr", "zh"]))
 def test_words_cover_all_but_the_spaces_in_order(text: str, language: str) -> None:
     spans = segmenter(language)(text)

@@ -149,7 +149,7 @@ class Splitter:
             follows = bool(protected) and re.fullmatch(protected.pop(0), run.group()) is not None
             if run.group() in self.rules.whole or follows:
                 stretch(at, low.start())
-                add(low.group(), *low.span())
+                add(self.rules.lower(low.group()), *low.span())
                 at = low.end()
             if not follows:
                 protected = list(AFTER.get(run.group(), ()))
