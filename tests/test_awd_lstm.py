@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pretune.layers.lstm import WeightDropLSTM
+from pretune.layers.dropout import entry_dropout
+from pretune.layers.lstm import MANY, WeightDropLSTM
 from pretune.layers.pooling import concat_pool
+from pretune.layers.steps import Steps
 from pretune.methods.ulmfit.encoder import AWDLSTM, AWDLSTMConfig, Dropouts
 from pretune.tensors.batch import Batch
 
@@ -169,6 +171,101 @@ def test_gradient_never_crosses_a_chunk() -> None:
     assert (made.embedding.weight.grad.abs().sum(1) > 0).nonzero()[:, 0].tolist() == list(range(22, 28))
 
 
+@pytest.mark.parametrize(("chunks", "reached"), [(1, 52), (2, 42), (3, 32), (4, 42), (9, 2)])
+def test_gradient_goes_back_to_the_last_of_every_so_many_chunks(chunks: int, reached: int) -> None:
+    made = encoder(replace(SMALL, max_len=100, gradient_chunks=chunks), words=200)
+    found = made(batch_of([torch.arange(2, 77), torch.arange(100, 104)]))
+    found.layers[-1][0, 53].sum().backward()  # the sixth chunk holds tokens 50 to 59
+    assert made.embedding.weight.grad is not None
+    assert (made.embedding.weight.grad.abs().sum(1) > 0).nonzero()[:, 0].tolist() == list(range(reached, 56))
+
+
+def test_gradient_through_several_chunks_is_that_of_one_as_long() -> None:
+    rows = texts(75, 61, 40, 9)
+    several = encoder(replace(SMALL, bptt=10, gradient_chunks=4, max_len=100))
+    one = encoder(replace(SMALL, bptt=40, max_len=100))
+    for made in (several, one):
+        made(batch_of(rows)).summary.square().sum().backward()
+    for ours, expected in zip(several.parameters(), one.parameters(), strict=True):
+        if expected.grad is not None:
+            assert ours.grad is not None and torch.allclose(ours.grad, expected.grad, atol=1e-4)
+
+
+@pytest.mark.parametrize("compiled", ["0", ""])
+@pytest.mark.parametrize("training", [False, True])
+def test_many_rows_are_read_as_few_are(
+    compiled: str, training: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With rectangles where there are many rows or no compiled kernels, without them elsewhere."""
+    rows = texts(*(99 - n // 3 for n in range(MANY + 6)), 30)
+    made, apart = encoder(), encoder()
+    monkeypatch.setenv("PRETUNE_COMPILED", compiled)
+    with torch.set_grad_enabled(training):
+        found = made(batch_of(rows))
+    monkeypatch.undo()
+    totals = []
+    for n, row in enumerate(rows):
+        alone = apart(batch_of([row]))
+        assert torch.allclose(found.summary[n], alone.summary[0], atol=1e-5)
+        for layer, expected in zip(found.layers, alone.layers, strict=True):
+            assert torch.allclose(layer[n, : len(row)], expected[0], atol=1e-5)
+            assert (layer[n, len(row) :] == 0).all()
+        totals.append(alone.summary.square().sum())
+    if training:
+        found.summary.square().sum().backward()
+        torch.stack(totals).sum().backward()
+        for ours, expected in zip(made.parameters(), apart.parameters(), strict=True):
+            if expected.grad is not None:
+                assert ours.grad is not None and torch.allclose(
+                    ours.grad, expected.grad, atol=1e-3, rtol=1e-4
+                )
+
+
+def test_devices_own_lstms_read_packed_rows_alike() -> None:
+    torch.manual_seed(0)
+    lstm, lengths = WeightDropLSTM(5, 8), [9, 9, 4, 1]
+    steps = Steps.of(torch.arange(9)[:, None] < torch.tensor(lengths))
+    x, state = torch.randn(sum(lengths), 5), (torch.randn(1, 4, 8), torch.randn(1, 4, 8))
+    ours = lstm.packed(x, steps, state, lstm.weight_hh)
+    theirs = lstm._uneven(x, steps, state, lstm.weight_hh)  # what a GPU is asked
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+
+
+def test_one_weight_mask_serves_all_chunks_of_a_batch() -> None:
+    made = encoder(replace(SMALL, task=Dropouts(0, 0, 0.5, 0, 0), max_len=1000)).train()
+    made(batch_of(texts(95, 60))).summary.sum().backward()
+    for block in made.rnns:  # ten masks would leave one entry in a thousand without a gradient
+        assert (block.lstm.weight_hh.grad == 0).float().mean() == pytest.approx(0.5, abs=0.1)
+
+
+def test_entries_are_dropped_at_their_rate_and_the_others_grow() -> None:
+    torch.manual_seed(0)
+    ones = torch.ones(400, 251, requires_grad=True)
+    for p in (0.1, 0.5, 0.999):
+        dropped = entry_dropout(ones, p, training=True)
+        kept = dropped > 0
+        assert kept.float().mean() == pytest.approx(1 - p, abs=0.01)
+        assert torch.allclose(dropped[kept], torch.tensor(1 / (1 - p)), rtol=2e-2 if p > 0.9 else 1e-4)
+        (grad,) = torch.autograd.grad(dropped.sum(), ones)
+        assert torch.equal(grad, dropped.detach())
+    assert entry_dropout(ones, 0.5, training=False) is ones
+    assert (entry_dropout(ones, 1.0, training=True) == 0).all()
+
+
+def test_padded_windows_end_in_the_state_of_each_row() -> None:
+    made = encoder()
+    made.purpose("language_model")
+    rows = texts(33, 21, 7)
+    with torch.no_grad():
+        together = made(batch_of(rows))
+        for n, row in enumerate(rows):
+            alone = made(batch_of([row]))
+            assert torch.allclose(together.layers[-1][n, : len(row)], alone.layers[-1][0], atol=1e-6)
+            for ours, expected in zip(together.carry, alone.carry, strict=True):
+                for mine, its in zip(ours, expected, strict=True):
+                    assert torch.allclose(mine[:, n], its[:, 0], atol=1e-6)
+
+
 @pytest.mark.parametrize("order", ["as they are", "backwards", "shuffled"])
 def test_a_text_does_not_feel_its_neighbours(order: str) -> None:
     made = encoder(AWDLSTMConfig(12, 20, 3, bptt=70, max_len=140))
@@ -250,18 +347,3 @@ def test_the_lstm_stays_in_float32_under_autocast_on_a_cpu() -> None:
         found = made(batch)
     assert found.summary.dtype == torch.float32
     assert torch.allclose(found.summary, made(batch).summary, atol=1e-6)
-
-
-def test_one_document_equals_fastais_encoder() -> None:
-    theirs = pytest.importorskip("fastai.text.models.awdlstm")
-    made = encoder()
-    peer = theirs.AWD_LSTM(50, 12, 20, 3, pad_token=1).eval()
-    with torch.no_grad():
-        peer.encoder.weight.copy_(made.embedding_weight)
-        for ours, their in zip(made.rnns, peer.rnns, strict=True):
-            their.weight_hh_l0_raw.copy_(ours.lstm.weight_hh)
-            for name in ("weight_ih", "bias_ih", "bias_hh"):
-                getattr(their.module, f"{name}_l0").copy_(getattr(ours.lstm, name))
-    (row,) = texts(37)
-    peer.reset()
-    assert torch.allclose(made(batch_of([row])).layers[-1], peer(row[None]), atol=1e-6)
