@@ -272,6 +272,8 @@ def test_mistakes_of_golds_are_named() -> None:
         task.words_of(sample("a", "b"))
     with pytest.raises(UserError, match="at least two are needed"):
         Tagging.of([tagged("a/D")])
+    with pytest.raises(UserError, match=r"'D' is not of the scheme iob2"):
+        Tagging(("D", "N"), scheme="iob2")
     with pytest.raises(UsageError, match=r"task.token is 'lst'; did you mean 'last'"):
         Tagging(token="lst")  # type: ignore[arg-type]
 
@@ -404,6 +406,9 @@ def test_the_commands_train_score_and_answer(tmp_path: Path) -> None:
     by_file = [json.loads(line) for line in run("predict", model, train, "--quiet").splitlines()]
     predictor = Predictor.load(model, "cpu")
     assert [tuple(x["labels"]) for x in by_file] == [a.labels for a in predictor.answer(entities)]
+    table = write(tmp_path, "new.csv", "id,text\n1,the film\n2,good\n")
+    by_table = run("predict", model, table, "--quiet").splitlines()
+    assert [json.loads(line)["text"] for line in by_table] == ["the film", "good"]
     words = [entities[0].texts[0][a:b] for a, b in entities[0].parts[0].words]
     for question in ([words], [{"words": words}], tuple(words)):
         assert predictor.answer(question)[0].labels == tuple(by_file[0]["labels"])

@@ -230,8 +230,9 @@ def read_input(
         columns = text or _columns_of(trained_on(folder), "text", file, format)
         tagged = read_conll(file, text=columns, format=format, encoding=encoding, labelled=False)
         return tagged.samples, tagged.notes
-    if not text and _is_table(file, format):
-        text = trained_on(folder).get("text", ())
+    before = trained_on(folder)
+    if not text and _is_table(file, format) and before.get("kind") != "tags":  # whose columns no table has
+        text = before.get("text", ())
     found = read_samples(file, text=text, format=format, encoding=encoding, labelled=False)
     return found.samples, found.notes
 

@@ -19,7 +19,7 @@ from pretune.data.segment import Segmenter, guess_language, segmenter
 from pretune.encoder import Encoded, Encoder
 from pretune.errors import UsageError, UserError, choose
 from pretune.metrics.classification import LabelScores
-from pretune.metrics.tagging import Scheme, by_kind, chunks, scheme_of, scores_of, tallies
+from pretune.metrics.tagging import Scheme, by_kind, chunks, parsed, scheme_of, scores_of, tallies
 from pretune.tasks.base import Answer, Golds, Head, Scores, Task
 from pretune.tasks.classification import in_order
 from pretune.tensors.batch import Batch
@@ -64,6 +64,8 @@ class Tagging(Task):
             raise choose("task.token", self.token, get_args(Token))
         if self.scheme not in get_args(Scheme):
             raise choose("task.scheme", self.scheme, get_args(Scheme))
+        for label in self.labels if self.scheme != "plain" else ():
+            parsed(label, self.scheme)
         if not 0 <= self.dropout < 1:
             raise UsageError(f"task.dropout is {self.dropout}; it must be from 0 to below 1")
 
@@ -79,7 +81,7 @@ class Tagging(Task):
                 f"all words of the training samples have the tag {labels}; at least two are needed"
             )
         language = guess_language(text for sample in samples[:2000] for text in sample.texts)
-        return cls(labels, scheme_of(golds), language=language, **options)
+        return cls(labels, **{"scheme": scheme_of(golds), "language": language, **options})
 
     @property
     def metric(self) -> str:
