@@ -24,7 +24,7 @@ NAME: Final = "pieces"
 MOST_PIECES: Final = 30_000  # fastai's default
 FEWEST_PIECES: Final = 29  # fastai's too
 LONGEST_RUN: Final = 1000  # characters; longer ones are cut for the trainer, which would skip them
-MOST_CHARACTERS: Final = 2**24  # of distinct runs that the trainer sees: its memory is 100 times that
+MOST_CHARACTERS: Final = 2**24  # of distinct runs that the trainer sees: some minutes, about a gigabyte
 THREADS: Final = 4  # fixed, for it decides in which order numbers are added up
 EUROPEAN: Final = frozenset(
     "bg cs da de el en es et fi fr ga hr hu it lt lv mt nl pl pt ro sk sl sv".split()
@@ -90,9 +90,9 @@ def published_words(path: Path) -> list[str]:
 def learn_pieces(counts: Mapping[str, int], most: int, language: str) -> Tokenizer:
     """A unigram model of runs of text and how often each occurs; at most `most` pieces.
 
-    As fastai asks for it: a quarter as many as there are distinct runs if that is fewer; rare characters are
-    left out. Signs stay as they were written (fastai's would fold ， into a comma). The same counts give the
-    same model.
+    As fastai asks for it: a quarter as many as there are distinct runs if that is fewer, though not where
+    runs are sentences, as in Chinese: a 128th of their characters then. Rare characters are left out. Signs
+    stay as they were written (fastai's would fold ， into a comma). The same counts give the same model.
     """
     try:
         import sentencepiece
@@ -102,7 +102,8 @@ def learn_pieces(counts: Mapping[str, int], most: int, language: str) -> Tokeniz
         ) from None
     runs = _trainable(counts)
     characters = len({character for run, _ in runs for character in run})
-    wanted = max(FEWEST_PIECES, -(-len(counts) // 32) * 8, 2 * characters)
+    quarter = -(-len(counts) // 32) * 8
+    wanted = max(FEWEST_PIECES, quarter, sum(len(run) for run, _ in runs) // 128, 2 * characters)
     if most <= characters + 1:
         raise UserError(
             f"max_vocab leaves room for {most} pieces, but the corpus has {characters} different characters; "
