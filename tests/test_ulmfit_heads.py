@@ -81,6 +81,10 @@ def test_labels_are_named_counted_or_come_with_the_words(tmp_path: Path) -> None
         take(path, tmp_path / "model", vocab, task={"kind": "number"})
     with pytest.raises(UsageError, match=r"task.hidden are said by the file"):
         take(path, tmp_path / "model", vocab, task={"hidden": 7})
+    with pytest.raises(UsageError, match=r"task.labels is --labels here"):
+        take(path, tmp_path / "model", vocab, task={"labels": ("a", "b", "c")})
+    with pytest.raises(UsageError, match=r"task.pair=siamese compares two texts"):
+        take(path, tmp_path / "model", vocab, task={"pair": "siamese"})
     take(path, tmp_path / "many", vocab, labels=("a", "b", "c"), task={"kind": "many"})
     answer = Predictor.load(tmp_path / "many", "cpu").answer("a film")[0]
     assert answer.labels is not None and set(answer.scores) == {"a", "b", "c"}
@@ -97,3 +101,5 @@ def test_one_score_is_a_number(tmp_path: Path) -> None:
     take(*split(files.write(tmp_path, tensors, files.words("v2")), tmp_path), task={"y_range": (1.0, 5.0)})
     value = Predictor.load(tmp_path / "model", "cpu").answer("a film")[0].value
     assert value is not None and 1 < value < 5
+    with pytest.raises(UsageError, match=r"one label alone would always be the answer; task.kind=many"):
+        take(*split(files.write(tmp_path, tensors, files.words("v2")), tmp_path / "other"), labels=("good",))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import ulmfit_files as files
 from pretune.errors import UsageError, UserError
@@ -40,9 +41,22 @@ def test_members_of_an_archive_stay_in_their_place(tmp_path: Path) -> None:
         packed.write(path, "/lstm.pth")
         packed.write(vocab, "itos.pkl")
     take(tmp_path / "evil.zip", tmp_path / "model")
-    (tmp_path / "evil.tgz").write_bytes(b"rubbish")
-    with pytest.raises(UserError, match="not an archive that can be read"):
-        take(tmp_path / "evil.tgz", tmp_path / "other")
+
+
+def test_damaged_archives_are_refused(tmp_path: Path) -> None:
+    folder = release(tmp_path / "whole", lm_fwd=files.v2(files.lstm(COUNT["v2"], hidden=40)))
+    (tmp_path / "cut.tgz").write_bytes(b"rubbish")
+    with tarfile.open(tmp_path / "cut.tar.xz", "w:xz") as tar:
+        tar.add(folder, "lm")
+    with zipfile.ZipFile(tmp_path / "cut.zip", "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.write(folder / "lm_fwd.pth", "lm_fwd.pth")
+    for name in ("cut.tgz", "cut.tar.xz", "cut.zip"):
+        data = bytearray((tmp_path / name).read_bytes())
+        middle = len(data) // 2
+        data[middle : middle + 400] = b"\xff" * len(data[middle : middle + 400])
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(UserError, match="not an archive that can be read"):
+            take(tmp_path / name, tmp_path / "model")
 
 
 def trained_pieces(place: Path, **options: Any) -> Path:
@@ -163,6 +177,21 @@ def test_two_classifiers_answer_together(tmp_path: Path) -> None:
     lm, _ = files.write(tmp_path, files.v2(WEIGHTS), name="lm.pth")
     with pytest.raises(UserError, match="one of the two is a classifier"):
         take(lm, tmp_path / "other", vocab, backward=tmp_path / "two.pth")
+    wider = {**over, **{name: torch.cat((x, x[:1])) for name, x in over.items() if name.startswith("n1")}}
+    wider |= {"l0.weight": over["l0.weight"][[*range(files.INNER), 0]], "l1.weight": torch.ones(3, 6)}
+    wider["l0.bias"] = over["l0.bias"][[*range(files.INNER), 0]]
+    files.write(tmp_path, files.classifier(files.v2(WEIGHTS), wider, "v2"), name="wide.pth")
+    with pytest.raises(UserError, match=r"has the widths \[5, 3\], the backward one \[6, 3\]"):
+        take(tmp_path / "one.pth", tmp_path / "other", vocab, backward=tmp_path / "wide.pth")
+
+
+def test_names_that_say_the_opposite_of_the_options_are_asked_about(tmp_path: Path) -> None:
+    forward, vocab = files.write(tmp_path, files.v2(WEIGHTS), files.words("v2"), "lm_fwd.pth")
+    backward, _ = files.write(tmp_path, files.v2(WEIGHTS), name="lm_bwd.pth")
+    with pytest.raises(UsageError, match=r"lm_bwd.pth is named as if it read backward"):
+        take(backward, tmp_path / "both", vocab, backward=forward)
+    with pytest.raises(UsageError, match=r"lm_fwd.pth is named as if it read forward"):
+        take(forward, tmp_path / "both", vocab, backward=forward)
 
 
 def test_what_a_folder_leaves_open_is_asked(tmp_path: Path) -> None:

@@ -121,9 +121,12 @@ def test_vocabularies_that_are_none_are_refused(found: Any, message: str, tmp_pa
 
 
 def test_broken_vocabularies_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "itos.pkl").write_bytes(pickle.dumps(files.words("v2"))[:-30])
-    with pytest.raises(UserError, match="not a pickle, or damaged"):
-        read_words(tmp_path / "itos.pkl")
+    whole = pickle.dumps(files.words("v2"), 4)
+    endless = whole[:3] + b"\xff" * 8 + whole[11:]  # a frame of more bytes than there are
+    for data in (whole[:-30], endless, b"\x8e" + b"\xff" * 7 + b"\x0f."):
+        (tmp_path / "itos.pkl").write_bytes(data)
+        with pytest.raises(UserError, match="not a pickle, or damaged"):
+            read_words(tmp_path / "itos.pkl")
     (tmp_path / "itos.json").write_text("[")
     with pytest.raises(UserError, match="not JSON"):
         read_words(tmp_path / "itos.json")

@@ -200,6 +200,8 @@ def test_what_the_file_says_cannot_be_set_and_the_rest_can(tmp_path: Path) -> No
     path, vocab = files.write(tmp_path, files.v2(WEIGHTS), files.words("v2"))
     with pytest.raises(UsageError, match=r"encoder.hidden is said by the file"):
         take(path, tmp_path / "model", vocab, encoder={"hidden": 9})
+    with pytest.raises(UsageError, match=r"encoder.cutoffs is for a softmax that no published file has"):
+        take(path, tmp_path / "model", vocab, encoder={"cutoffs": (5,)})
     take(path, tmp_path / "model", vocab, encoder={"max_len": 99})
     assert started(tmp_path / "model")[1].config.max_len == 99
 

@@ -40,9 +40,18 @@ def _pair(published: Published, files: list[Files]) -> tuple[Start | list[Start]
     if published.codec.get("direction", "both") != "both":
         raise UsageError("with --backward there are two directions; leave --direction out")
     (first,) = files
+    if first.way == "backward":
+        raise UsageError(
+            f"{published.source} is named as if it read backward, and --backward names another; give the "
+            "forward model as FILE"
+        )
     vocab, pieces = published.vocab or first.vocab, published.pieces or first.pieces
     with models(published.backward, vocab, pieces, "backward") as more:
         (second,) = more
+        if second.way == "forward":
+            raise UsageError(
+                f"--backward {published.backward} is named as if it read forward; give the other"
+            )
         return _models(published, [first._replace(way="forward"), second._replace(way="backward")])
 
 
@@ -68,10 +77,10 @@ def _models(published: Published, files: list[Files]) -> tuple[Start | list[Star
         return starts if len(starts) > 1 else starts[0], notes
     if not all(heads):
         raise UserError("one of the two is a classifier, the other not; import them one by one")
-    if heads[0] and heads[-1] and heads[0].outputs != heads[-1].outputs:
+    if heads[0] and heads[-1] and _widths(heads[0]) != _widths(heads[-1]):
         raise UserError(
-            f"the forward classifier gives {heads[0].outputs} scores, the backward one {heads[-1].outputs}; "
-            "they cannot answer together"
+            f"the head of the forward classifier has the widths {_widths(heads[0])}, the backward "
+            f"one {_widths(heads[-1])}; such two cannot answer together"
         )
     task, more = _task(published, read[0])
     members = {
@@ -84,6 +93,11 @@ def _models(published: Published, files: list[Files]) -> tuple[Start | list[Star
     return next(iter(members.values())), [*notes, *more]
 
 
+def _widths(head: PublishedHead) -> list[int]:
+    """What its linear layers give; the last is one score a label."""
+    return [len(linear["weight"]) for linear in head.linears]
+
+
 def _check_unused(published: Published) -> None:
     if published.labels or published.task:
         raise UsageError("--labels and task.… are for classifiers; these weights have no head")
@@ -93,6 +107,10 @@ def _task(published: Published, read: Imported) -> tuple[Classification, list[st
     """What the head answers. One score is a number unless labels are given."""
     assert read.head is not None
     count, notes = read.head.outputs, []
+    if "labels" in published.task:
+        raise UsageError(
+            "task.labels is --labels here: their names in the order of the scores, as in neg,pos"
+        )
     settings: dict[str, Any] = {"hidden": read.head.hidden, "head_kind": "two_layer", **published.task}
     labels = published.labels or read.labels or ()
     kind = settings.setdefault("kind", "number" if count == 1 and not labels else "one")
@@ -109,12 +127,19 @@ def _task(published: Published, read: Imported) -> tuple[Classification, list[st
             )
         if len(labels) != count:
             raise UsageError(f"there are {len(labels)} labels, but the head gives {count} scores")
+        if kind == "one" and count == 1:
+            raise UsageError(
+                "one label alone would always be the answer; task.kind=many says whether it holds, and "
+                "without --labels the score is a number"
+            )
         if len(set(labels)) < count:
             raise UsageError(f"--labels names one twice: {', '.join(labels)}")
         settings["labels"] = labels
     task = build(Classification, settings, "task")
     if task.head_kind != "two_layer" or task.hidden != read.head.hidden:
         raise UsageError("task.head_kind and task.hidden are said by the file; leave them out")
+    if task.pair == "siamese":
+        raise UsageError("task.pair=siamese compares two texts, which no published head does; leave it out")
     what = "a number" if kind == "number" else f"{count} labels: {', '.join(labels[:8])}"
     return task, [f"a classifier of {what}", *notes]
 

@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import re
+import struct
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,19 @@ from pretune.errors import UserError
 
 WRAPPERS: Final = ("model", "state_dict", "model_state_dict")  # where a file has an optimizer's state as well
 HDF5: Final = b"\x89HDF"
+DAMAGED: Final = (  # what unpickling raises where bytes are wrong
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 UNSUPPORTED: Final = re.compile(r"Unsupported (?:global|class|operand)[^\w]*(?:GLOBAL )?([\w.]+)")
 
 
@@ -80,7 +94,7 @@ def _loaded(path: Path) -> Any:
             "torch.save(model.state_dict(), 'weights.pth') (fastai: learn.model, salesforce: the first of "
             "the three) and import that"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError):
+    except DAMAGED:
         raise UserError(f"{path}: not a file of torch weights, or damaged") from None
 
 
@@ -139,8 +153,9 @@ def read_words(path: Path) -> Words:
 
 
 def _unpickled(path: Path) -> Any:
+    data = read_bytes(path)
     try:
-        return _Restricted(io.BytesIO(read_bytes(path))).load()
+        return _Restricted(io.BytesIO(data)).load()
     except pickle.UnpicklingError as error:
         if not re.fullmatch(r"[\w.]+", str(error)):
             raise UserError(f"{path}: not a pickle, or damaged") from None
@@ -148,7 +163,7 @@ def _unpickled(path: Path) -> Any:
             f"{path}: a pickle of {error}, which is not read: its code would have to run; save the plain "
             "list of words, pickle.dump(list(itos), file), or write them to a .txt, one a line"
         ) from None
-    except (EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError, UnicodeDecodeError):
+    except DAMAGED:
         raise UserError(f"{path}: not a pickle, or damaged") from None
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import shutil
 import tarfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import IO, Final, Literal, NamedTuple
@@ -24,6 +26,16 @@ VOCABULARIES: Final = (".pkl", ".pickle", ".json", ".txt")
 PIECES: Final = (".model",)
 BACKWARD: Final = re.compile(r"(?<![a-z])(bwd|backwards?)(?![a-z])")
 FORWARD: Final = re.compile(r"(?<![a-z])(fwd|forwards?)(?![a-z])")
+BROKEN: Final = (
+    BadZipFile,
+    tarfile.TarError,
+    LZMAError,
+    zlib.error,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    OSError,
+)
 ENCODER: Final = re.compile(r"(?<![a-z])enc(oder)?(?![a-z])|encoder$")
 KERAS: Final = re.compile(r"\.index$|\.data-\d+|saved_model\.pb$|\.hdf5$|\.keras$|\.h5$")
 
@@ -157,7 +169,7 @@ def _unpack(archive: Path, folder: Path) -> None:
             for item in tar:
                 if item.isfile() and (found := tar.extractfile(item)) is not None:
                     _write(found, item.name, folder)
-    except (BadZipFile, tarfile.TarError, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+    except BROKEN as error:
         raise UserError(f"{archive}: not an archive that can be read ({error})") from None
 
 

@@ -172,6 +172,8 @@ def encoder_of(found: Published, settings: Mapping[str, Any], added: int = 0) ->
     for name in settings:
         if name in FIXED:
             raise UsageError(f"encoder.{name} is said by the file; leave it out")
+    if settings.get("cutoffs"):
+        raise UsageError("encoder.cutoffs is for a softmax that no published file has; leave it out")
     config = build(AWDLSTMConfig, {**shape_of(found.encoder, found.file), **settings}, "encoder")
     with torch.random.fork_rng(devices=[]):
         encoder = AWDLSTM(config, found.words + added)
