@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from pretune.errors import UserError
+from pretune.methods.ulmfit.pretraining import AveragedSGD, UlmfitPretraining
 from pretune.runs.trained import join
 from pretune.tasks.classification import Classification
 from pretune.training.loop import Fitted, Interrupted, fit
@@ -18,6 +19,7 @@ from pretune.training.sources import SampleSource
 from tiny import labelled, recipe, start
 from tiny_training import TinySource, everything, gradual, loss_of, quietly, tiny_model, weights_of
 
+TEXTS = ["a good film and a bad book", "the plot was dull but the film was good"] * 8
 HERE = Path(__file__).parent
 
 
@@ -187,6 +189,31 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     (tmp_path / "step-00000040" / "shared.pt").write_bytes(b"half")
     with pytest.raises(UserError, match="step-00000040 cannot be read; delete it"):
         run(TinySource(), folder=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [
+        ({"drop_mult": 0.7}, "dropouts or other settings of the network"),
+        ({"candidates": 3}, "dropouts or other settings of the network"),
+        ({"restarts": 0.5}, "restarts"),
+        ({"sgd": AveragedSGD(non_monotone=2)}, "stages"),
+    ],
+)
+def test_pretraining_with_other_settings_is_another_run(
+    other: dict[str, Any], what: str, tmp_path: Path
+) -> None:
+    def train(resume: bool, **settings: Any) -> None:
+        asked = start("ulmfit")
+        shared = {"epochs": 1, "streams": 2, "window": 5, "optimizer": "nt_asgd", "max_steps": 3}
+        pretraining = UlmfitPretraining(**{**shared, **settings})
+        how = quietly(folder=tmp_path, checkpoint_steps=1, resume=resume)
+        pretraining.run(asked.encoder, asked.codec, lambda: TEXTS, lambda: TEXTS, how)
+
+    train(False)
+    train(True)
+    with pytest.raises(UserError, match=rf"another run \(its {what} differ"):
+        train(True, **other)
 
 
 def test_a_run_with_other_settings_of_the_task_is_another_run(tmp_path: Path) -> None:

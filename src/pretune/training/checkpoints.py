@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pretune.errors import UserError
 from pretune.training.devices import from_first
@@ -99,7 +99,9 @@ def fingerprint(
         "weights": {name: list(x.shape) for name, x in model.state_dict().items()},
         "first weights": from_first(team, _digest(model.state_dict().values())),
         "first samples": from_first(team, _digest([first.ids, first.mask, *first.gold.values()])),
-        "task settings": blake2b(task.encode(), digest_size=8).hexdigest(),
+        "task settings": _hashed(task),
+        "dropouts or other settings of the network": _hashed(repr([*map(_settings, model.modules())])),
+        "restarts": getattr(getattr(source, "source", source), "restarts", 0.0),
         "penalties": [model.alpha, model.beta],
         "stages": [
             {
@@ -124,6 +126,19 @@ def _beyond(stage: Stage) -> dict[str, Any]:
     said = {"window": stage.window, "momentum": stage.momentum and _describe(stage.momentum)}
     said["decay"] = None if all(group.decay_all for group in stage.groups) else "not of norms and biases"
     return {name: value for name, value in said.items() if value is not None}
+
+
+def _settings(module: nn.Module) -> list[tuple[str, str]]:
+    """What a module is set to beside its weights: dropouts, the words that a softmax compares with, …"""
+    return [
+        (name, repr(value))
+        for name, value in sorted(vars(module).items())
+        if name != "training" and (isinstance(value, bool | int | float | str) or is_dataclass(value))
+    ]
+
+
+def _hashed(text: str) -> str:
+    return blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def _digest(tensors: Iterable[Tensor]) -> str:
