@@ -88,6 +88,7 @@ def test_spacy_knows_the_words_of_each_language() -> None:
     pytest.importorskip("spacy", reason="spaCy is an extra: pip install 'pretune[spacy]'")
     assert words("I can't  go,\nnow", "en", "spacy") == ["I", "ca", "n't", "go", ",", "now"]
     assert words("z.B. heute", "de", "spacy") == ["z.B.", "heute"]
+    assert words("half \ud83d an emoji", "en", "spacy") == ["half", "\ud83d", "an", "emoji"]
     assert segmenter("en", "spacy").by_run
     assert re.fullmatch(r"words by spaCy 3\.\d+\.\d+", segmenter("en", "spacy").described)
     with pytest.raises(UsageError, match="has no tokenizer for 'qqq'"):

@@ -43,6 +43,7 @@ CJK: Final = (
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U0001f200-\U0001f2ff\U00020000-\U00032000"
 )
 KANA: Final = "\u3041-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f"
+SURROGATES: Final = re.compile("[\ud800-\udfff]")
 
 
 class Segmenter(Protocol):
@@ -122,7 +123,8 @@ class SpaCy:
         self.by_run = type(self._tokenizer) is spacy.tokenizer.Tokenizer  # some languages have others
 
     def __call__(self, text: str) -> list[Span]:
-        return [Span(word.idx, word.idx + len(word)) for word in self._tokenizer(text) if not word.is_space]
+        words = self._tokenizer(SURROGATES.sub("\ufffd", text))  # which spaCy cannot store
+        return [Span(word.idx, word.idx + len(word)) for word in words if not word.is_space]
 
 
 class Own:

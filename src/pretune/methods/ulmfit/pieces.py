@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from unicodedata import normalize
 
+from pretune.data.segment import SURROGATES
 from pretune.errors import UsageError, UserError
 from pretune.methods.ulmfit.sentencepiece_file import NOTHING, parsed, tokenizer_of
 
@@ -29,7 +30,6 @@ THREADS: Final = 4  # fixed, for it decides in which order numbers are added up
 EUROPEAN: Final = frozenset(
     "bg cs da de el en es et fi fr ga hr hu it lt lv mt nl pl pt ro sk sl sv".split()
 )  # with few characters, of which nearly all are kept
-SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class PieceSegmenter:
