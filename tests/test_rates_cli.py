@@ -71,6 +71,27 @@ def test_mistakes_are_told_before_any_work(arguments: list[object], message: str
     assert code == 2 and message in " ".join(err.split()), err
 
 
+def test_a_setting_that_the_stage_takes_a_share_of_is_said(data: Path, tmp_path: Path) -> None:
+    command = ["finetune", "classification", data / "train.csv", "--from", data / "ulmfit"]
+    code, out, err = run(*command, "--recipe", "gradual-fastai2", "--lr-find", tmp_path / "a.svg", *FAST)
+    assert code == 0, err
+    assert "the highest rate of stage 'all' is 0.05 × recipe.lr" in " ".join(out.split())
+    (row,) = [line.strip("│ ").split() for line in out.splitlines() if "valley" in line]
+    assert float(row[4]) == pytest.approx(20 * float(row[2]), rel=0.06)
+
+
+def test_the_embedding_alone_has_a_rate_of_its_own(data: Path, tmp_path: Path) -> None:
+    command = ["adapt", data / "ulmfit", data / "books.txt", "--lr-find-stage", 1]
+    code, out, err = run(*command, "--lr-find", tmp_path / "a.svg", *FAST)
+    assert code == 0 and "choose one as adaptation.frozen_lr=" in out, err
+
+
+def test_a_stage_without_a_rate_is_refused(data: Path, tmp_path: Path) -> None:
+    command = ["finetune", "classification", data / "train.csv", "--from", data / "ulmfit", "recipe.lr=0"]
+    code, _, err = run(*command, "--lr-find", tmp_path / "a.svg", *FAST)
+    assert code == 2 and "rate is 0" in err
+
+
 def test_methods_without_a_rate_say_so(data: Path, tmp_path: Path) -> None:
     plot = tmp_path / "rates.svg"
     code, _, err = run("pretrain", "wordvectors", data / "books.txt", "--lr-find", plot, *FAST)
@@ -95,6 +116,17 @@ def test_evaluate_looks_back_with_a_cache(data: Path, tmp_path: Path) -> None:
     assert scores["cache"]["perplexity"]["value"] < scores["carry"]["perplexity"]["value"]
     # read on from text to text, the marks at their beginnings are predicted as well
     assert scores["carry"]["perplexity"]["targets"] > scores["zero"]["perplexity"]["targets"]
+
+
+def test_two_directions_are_scored_one_by_one(data: Path, tmp_path: Path) -> None:
+    small = [*SMALL, "pretraining.epochs=1", "pretraining.streams=2", "--direction", "both"]
+    code, _, err = run("pretrain", "ulmfit", data / "books.txt", *small, "--out", tmp_path / "both", *FAST)
+    assert code == 0, err
+    for options in ([], ["--state", "carry"], ["--cache", 50]):
+        code, _, err = run("evaluate", tmp_path / "both", data / "lines.txt", *options)
+        assert code == 1 and "several language models; choose one of" in " ".join(err.split()), err
+    code, _, err = run("predict", tmp_path / "both", data / "lines.txt")
+    assert code == 1 and f"--from {tmp_path / 'both'}`" in err.replace("\n", ""), err
 
 
 @pytest.mark.parametrize(

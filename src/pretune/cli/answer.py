@@ -109,10 +109,10 @@ def evaluate(
     With a cache: pretune evaluate models/en text.txt --cache 500
     """
     from pretune.data.readers import LabelKind
-    from pretune.runs.folders import read_config
     from pretune.runs.predictor import evaluate as run
+    from pretune.runs.starts import is_pretrained
 
-    if read_config(folder)["kind"] == "pretrained":
+    if is_pretrained(folder):
         if label or kind or label_separator:
             raise UsageError(f"{folder} knows no labels; it is scored by the perplexity of a text alone")
         past = _cache(cache, cache_lambda, cache_theta, state)
@@ -173,7 +173,7 @@ def _perplexity(
     if len(text) > 1:
         raise UsageError("give one column of texts with --text")
     sentences = SentenceFile.find(test, file_format, next(iter(text), None), encoding=encoding)
-    if cache is not None or (state == "carry" and read_config(folder)["method"] == "ulmfit"):
+    if cache is not None or (state == "carry" and read_config(folder).get("method") == "ulmfit"):
         found = stream_perplexity(folder, sentences, cache, batch_size, device)
     else:
         found = LanguageModel.load(folder, device).perplexity(sentences, cast(Any, state), batch_size)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from math import isclose
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -53,22 +54,38 @@ def check_out_of(
     return out
 
 
-def rate_name(pretraining: object) -> str:
-    """The setting that holds the rate of pretraining: an averaged SGD has a rate of its own."""
-    return "lr" if getattr(pretraining, "optimizer", "adamw") in ("adamw", "adagrad") else "sgd.lr"
+def rate_of(pretraining: Any, stage: str) -> tuple[str, float | None]:
+    """The setting that holds the rate of a stage, and what it is: none where the method chooses.
+
+    The embedding alone has a rate of its own, and so has an averaged SGD.
+    """
+    if stage == "embedding":
+        return "frozen_lr", pretraining.frozen_lr
+    if getattr(pretraining, "optimizer", "adamw") in ("adamw", "adagrad"):
+        return "lr", pretraining.lr
+    return "sgd.lr", pretraining.sgd.lr
 
 
-def tell(found: FoundRates, plot: Path, setting: str) -> None:
-    """The suggestions, and the plot that they are read from."""
+def tell(found: FoundRates, plot: Path, setting: str, now: float | None) -> None:
+    """The suggestions, and the plot that they are read from; `now` is what the setting is.
+
+    Where the stage has another rate than the setting, a second column says what the setting has to be.
+    """
     from rich.table import Table
 
     from pretune.runs.rates import draw
 
     draw(found, plot)
-    table = Table("suggestion", "rate")
+    share = found.planned / now if now else 1.0
+    scaled = not isclose(share, 1)
+    table = Table("suggestion", "rate", *([setting] if scaled else []))
     for name, rate in found.suggestions.items():
-        table.add_row(name, f"{rate:.2g}")
+        table.add_row(name, f"{rate:.2g}", *([f"{rate / share:.2g}"] if scaled else []))
     stdout().print(table)
+    if scaled:
+        stdout().print(
+            f"the highest rate of stage {found.stage!r} is {share:.3g} × {setting}", soft_wrap=True
+        )
     stdout().print(
         f"{len(found.rates)} rates tried, plot in {plot}; choose one as {setting}=…", soft_wrap=True
     )

@@ -33,7 +33,7 @@ from pretune.cli.common import (
     stdout,
 )
 from pretune.cli.inputs import codec_config, corpora, directions, labelled, several, started_from, tagged
-from pretune.cli.rates import FindStage, LrFind, check_out_of, rate_name, tell
+from pretune.cli.rates import FindStage, LrFind, check_out_of, rate_of, tell
 from pretune.errors import UsageError, choose
 
 if TYPE_CHECKING:
@@ -147,7 +147,8 @@ def pretrain(
         from pretune.runs.rates import pretraining_rates
 
         found = pretraining_rates(chosen, read, size, pretraining, codecs, shape, how, lr_find_stage or -1)
-        tell(found, lr_find, f"pretraining.{rate_name(pretraining)}")
+        name, now = rate_of(pretraining, found.stage)
+        tell(found, lr_find, f"pretraining.{name}", now)
         return
     scores = run(
         chosen,
@@ -237,7 +238,8 @@ def adapt(
         from pretune.runs.rates import adaptation_rates
 
         found = adaptation_rates(folder, read, adaptation, words, how, lr_find_stage or -1)
-        tell(found, lr_find, f"adaptation.{rate_name(adaptation)}")
+        name, now = rate_of(adaptation, found.stage)
+        tell(found, lr_find, f"adaptation.{name}", now)
         return
     scores = run(
         folder, read, valid, out, adaptation=adaptation, vocabulary=words, fitting=how, info={"data": prints}
@@ -390,7 +392,8 @@ def finetune(
     if lr_find is not None:
         from pretune.runs.rates import task_rates
 
-        tell(task_rates(started, question, way, learn, how, lr_find_stage or -1), lr_find, "recipe.lr")
+        rates = task_rates(started, question, way, learn, how, lr_find_stage or -1)
+        tell(rates, lr_find, "recipe.lr", getattr(way, "lr", None))
         return
     with Measure() as cost:
         trained, fitted = run(started, question, way, learn, check, how)

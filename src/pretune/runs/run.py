@@ -23,6 +23,7 @@ from pretune.runs.starts import (
     Start,
     adopted,
     for_task,
+    is_pretrained,
     load_pretrained,
     member_folders,
     save_start,
@@ -238,6 +239,8 @@ def load_start(folder: Path) -> Start | list[Start]:
 def load_trained(folder: Path) -> Trained:
     """The folder of a task, ready to answer."""
     config = read_config(folder)
+    if is_pretrained(folder):
+        raise UserError(f"{folder} knows no task yet; `pretune finetune … --from {folder}` teaches one")
     if config["kind"] == "model":
         return load_model(folder, config)
     if config["kind"] == "tfidf":
@@ -250,8 +253,6 @@ def load_trained(folder: Path) -> Trained:
         if len(models) < len(members):
             raise UserError(f"{folder}: a member of an ensemble must be of kind 'model'")
         return Ensemble(models)
-    if config["kind"] == "pretrained":
-        raise UserError(f"{folder} knows no task yet; `pretune finetune … --from {folder}` teaches one")
     raise UserError(f"{folder}: kind {config['kind']!r} is unknown to this pretune")
 
 

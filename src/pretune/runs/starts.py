@@ -23,6 +23,7 @@ from pretune.runs.folders import (
     FORMAT,
     WEIGHTS,
     load_weights,
+    read_config,
     save_weights,
     write_folder,
     write_run,
@@ -207,6 +208,14 @@ def load_pretrained(folder: Path, config: Mapping[str, Any]) -> Start:
     start = empty_start(folder, config)
     load_weights(start.encoder, folder / WEIGHTS)
     return start
+
+
+def is_pretrained(folder: Path) -> bool:
+    """Whether a folder, or each member of an ensemble, has learned from text alone and knows no task."""
+    config = read_config(folder)
+    if config["kind"] != "ensemble":
+        return bool(config["kind"] == "pretrained")
+    return all(map(is_pretrained, member_folders(folder, config)))
 
 
 def member_folders(folder: Path, config: Mapping[str, Any]) -> list[Path]:

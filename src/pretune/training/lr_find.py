@@ -33,6 +33,8 @@ class FoundRates:
     rates: tuple[float, ...]  # of the group with the highest
     losses: tuple[float, ...]
     suggestions: Mapping[str, float]
+    stage: str  # whose rates they are
+    planned: float  # the highest rate that the stage has by its settings
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,9 @@ def find_rates(
         raise UsageError("rates are looked for in one process; start it without torchrun")
     if not 0 < first < last or steps < 20:
         raise UsageError(f"{steps} rates from {first:g} to {last:g}; give 20 or more that rise from above 0")
+    planned = max(group.lr for group in stage.groups)
+    if not planned:
+        raise UsageError("the stage's own rate is 0, so no rate moves it; set one above 0")
     alone = replace(fitting, folder=None, resume=False)
     alone.check()
     before = {name: x.detach().clone() for name, x in model.state_dict().items()}
@@ -80,7 +85,7 @@ def find_rates(
             rates, losses = _tried(run, _rising(stage, first, last), steps)
     finally:
         model.load_state_dict(before)
-    return FoundRates(tuple(rates), tuple(losses), suggested(rates, losses, steps))
+    return FoundRates(tuple(rates), tuple(losses), suggested(rates, losses, steps), stage.name, planned)
 
 
 def suggested(rates: Sequence[float], losses: Sequence[float], steps: int) -> dict[str, float]:
