@@ -92,6 +92,8 @@ def test_strict_spans_are_written_as_their_scheme_has_it(
     [
         ("B-PER I-PER O", "iob2"),
         ("I-PER O B-PER", "iob1"),
+        ("B-PER O B-LOC O I-PER", "iob2"),  # the last begins so by mistake
+        ("I-PER B-PER O I-LOC", "iob1"),
         ("B-PER E-PER S-LOC", "bioes"),
         ("B-PER M-PER E-PER", "bmes"),
         ("B-PER L-PER U-LOC", "bilou"),
@@ -304,6 +306,12 @@ def test_a_word_may_hold_a_space_where_columns_are_between_tabs(tmp_path: Path) 
     assert [one.texts[0][a:b] for a, b in one.parts[0].words] == ["New York", "#"]
 
 
+def test_other_white_space_than_separates_columns_belongs_to_words(tmp_path: Path) -> None:
+    (one,) = read_conll(write(tmp_path, "a.conll", "10\u00a0000 O\n\u00a0 O\nMary  B-PER \n")).samples
+    assert [one.texts[0][a:b] for a, b in one.parts[0].words] == ["10\u00a0000", "\u00a0", "Mary"]
+    assert one.gold == ("O", "O", "B-PER")
+
+
 def test_chinese_is_written_without_spaces(tmp_path: Path) -> None:
     (one,) = read_conll(write(tmp_path, "a.bmes", "高 B-N\n勇 E-N\n， O\n2 O\n0 O\nIBM O\n")).samples
     assert one.texts[0] == "高勇，2 0 IBM"
@@ -407,6 +415,9 @@ def test_the_commands_train_score_and_answer(tmp_path: Path) -> None:
     predictor = Predictor.load(model, "cpu")
     assert [tuple(x["labels"]) for x in by_file] == [a.labels for a in predictor.answer(entities)]
     table = write(tmp_path, "new.csv", "id,text\n1,the film\n2,good\n")
+    lines = write(tmp_path, "new.txt", "the film\n")
+    told = CliRunner().invoke(app, ["predict", str(model), str(lines)]).stderr
+    assert "read as a text a line; give --format conll" in " ".join(told.split())
     by_table = run("predict", model, table, "--quiet").splitlines()
     assert [json.loads(line)["text"] for line in by_table] == ["the film", "good"]
     words = [entities[0].texts[0][a:b] for a, b in entities[0].parts[0].words]

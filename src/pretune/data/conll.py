@@ -115,7 +115,7 @@ def _columns(name: str, lines: Iterable[str], word: str, tag: str | None) -> Ite
     found: list[_Word] = []
     for number, line in enumerate(lines, 1):
         fields = _fields(line)
-        if not line.strip() or fields[0] == DOCUMENT:
+        if not any(fields) or fields[0] == DOCUMENT:
             if found:
                 yield found
             found = []
@@ -130,8 +130,9 @@ def _columns(name: str, lines: Iterable[str], word: str, tag: str | None) -> Ite
 
 
 def _fields(line: str) -> list[str]:
-    line = line.rstrip("\r\n")
-    return [x.strip() for x in line.split("\t")] if "\t" in line else line.split() or [""]
+    """What is between tabs or spaces; other white space, such as in 10\u00a0000, belongs to words."""
+    line = line.strip(" \r")
+    return [x.strip(" ") for x in line.split("\t")] if "\t" in line else re.split(" +", line)
 
 
 def _field(fields: Sequence[str], at: int, where: str, option: str) -> str:

@@ -45,21 +45,27 @@ class Chunk(NamedTuple):
 
 
 def scheme_of(sequences: Iterable[Tags]) -> Scheme:
-    """The scheme of these tags; "plain" where they mark no spans, as parts of speech do not."""
+    """The scheme of these tags; "plain" where they mark no spans, as parts of speech do not.
+
+    Between IOB1 and IOB2 the beginnings of spans decide that only one of them allows, since both kinds stand
+    in real files, one of them by mistake.
+    """
     letters: set[str] = set()
-    begun_inside = False
+    inside = begun = 0  # beginnings that only IOB1, and that only IOB2 has
     for tags in sequences:
         before = (OUTSIDE, "")
         for tag in tags:
             letter, dash, kind = tag.partition("-")
             if tag != OUTSIDE and (not dash or not kind or letter not in set("BIEMSLU")):
                 return "plain"
-            begun_inside |= letter == "I" and (before[0] == OUTSIDE or before[1] != kind)
+            if before[0] == OUTSIDE or before[1] != kind:
+                inside += letter == "I"
+                begun += letter == "B"
             before = letter, kind
             letters.add(letter)
     letters.discard(OUTSIDE)
     if letters and letters <= set("BI"):
-        return "iob1" if begun_inside else "iob2"
+        return "iob1" if inside and inside >= begun else "iob2"
     longer: tuple[Scheme, ...] = ("bioes", "bmes", "bilou")
     fitting = [name for name in longer if letters <= set(LETTERS[name])]
     return fitting[0] if letters and fitting else "plain"

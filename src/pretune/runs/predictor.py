@@ -231,9 +231,13 @@ def read_input(
         tagged = read_conll(file, text=columns, format=format, encoding=encoding, labelled=False)
         return tagged.samples, tagged.notes
     before = trained_on(folder)
-    if not text and _is_table(file, format) and before.get("kind") != "tags":  # whose columns no table has
+    tagger = before.get("kind") == "tags"
+    if not text and _is_table(file, format) and not tagger:  # whose columns no table has
         text = before.get("text", ())
     found = read_samples(file, text=text, format=format, encoding=encoding, labelled=False)
+    if tagger and not _is_table(file, format):
+        hint = "--format conll, or conllu, if it has a word a line"
+        return found.samples, [*found.notes, f"{file.name}: read as a text a line; give {hint}"]
     return found.samples, found.notes
 
 
