@@ -273,6 +273,14 @@ def test_word_vectors_beside_an_encoder_are_explained_by_occlusion_only(tmp_path
     assert found.tokens[1].score == pytest.approx(found.score - without.score, abs=1e-4)
 
 
+def test_a_word_that_is_made_unknown_loses_the_vector_beside_it_too(tmp_path: Path) -> None:
+    (tmp_path / "v.txt").write_text("".join(f"{word} 1.0 0.{k}\n" for k, word in enumerate(tiny.WORDS)))
+    trained = learned("ulmfit", "features", epochs=2, vectors=str(tmp_path / "v.txt"))
+    found = explainer(trained, method="occlusion", occlude="unknown").explain("a good film")
+    without = explainer(trained, method="occlusion").explain("a zwx film", label=found.label)
+    assert found.tokens[1].score == pytest.approx(found.score - without.score, abs=1e-4)
+
+
 class Tags(HTMLParser):
     def __init__(self) -> None:
         super().__init__()

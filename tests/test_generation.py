@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from itertools import product
-from math import exp, isnan
+from math import exp, isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +170,7 @@ def test_words_are_drawn_as_often_as_the_model_expects_them() -> None:
     assert drawn(Sampling()) == pytest.approx(shares.tolist(), abs=0.03)
     hot = shares**0.5 / (shares**0.5).sum()
     assert drawn(Sampling(temperature=2)) == pytest.approx(hot.tolist(), abs=0.03)
-    assert drawn(Sampling(temperature=0)) == [1, 0, 0, 0]
+    assert drawn(Sampling(temperature=0)) == drawn(Sampling(temperature=1e-320)) == [1, 0, 0, 0]
     assert drawn(Sampling(top_k=2)) == pytest.approx([2 / 3, 1 / 3, 0, 0], abs=0.03)
     assert drawn(Sampling(top_p=0.7)) == pytest.approx([2 / 3, 1 / 3, 0, 0], abs=0.03)
     assert drawn(Sampling(top_p=0.8)) == pytest.approx([5 / 9, 2.5 / 9, 1.5 / 9, 0], abs=0.03)
@@ -337,6 +337,7 @@ class Scripted:
         ({"beams": 2, "top_k": 5}, "top_k means nothing beside them"),
         ({"beams": 2, "seed": 5}, "seed means nothing beside them"),
         ({"length_penalty": 1.0}, "give beams as well"),
+        ({"length_penalty": nan, "beams": 2}, "length_penalty is nan"),
         ({"temperature": 0.0, "count": 2}, "always the same"),
     ],
 )

@@ -217,8 +217,10 @@ def _shorter(row: Row, gone: set[int]) -> Row:
 
 
 def _replaced(row: Row, gone: set[int], unknown: int) -> Row:
-    """The row with some tokens unknown."""
-    return replace(row, ids=[unknown if t in gone else number for t, number in enumerate(row.ids)])
+    """The row with some tokens unknown; they cover no text, so no word vector beside them says the word."""
+    ids = [unknown if t in gone else number for t, number in enumerate(row.ids)]
+    chars = [Span(span.start, span.start) if t in gone else span for t, span in enumerate(row.chars)]
+    return replace(row, ids=ids, chars=chars)
 
 
 def _differentiable(model: nn.Module) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
-from math import isnan, nan
+from math import inf, isnan, nan
 from typing import Any
 
 from pretune.errors import UsageError
@@ -48,7 +48,7 @@ class Generating:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}; it must be at least 1")
-        if self.length_penalty < 0:
+        if not 0 <= self.length_penalty < inf:
             raise UsageError(f"length_penalty is {self.length_penalty}; give 0 or more")
         if self.beams is None:
             if self.length_penalty:

@@ -82,7 +82,7 @@ class Sampling:
         """One of V tokens, by their log-probabilities (V,) and one number of `chance`."""
         if self.temperature == 0:
             return int(nats.argmax())
-        scaled = nats.double() / self.temperature
+        scaled = (nats.double() - nats.max()) / self.temperature  # of the likeliest 0, however cold it is
         ids: Tensor | None = None  # of `scaled`, where it is sorted
         if self.top_k is not None:
             scaled, ids = scaled.topk(min(self.top_k, len(scaled)))
