@@ -79,11 +79,17 @@ def test_settings_survive_a_file_and_mistakes_name_the_right_one() -> None:
         ({"beta1_at_peak": 0.5, "schedule": "constant"}, "for adamw in one cycle"),
         ({"optimizer": "sgd", "beta1_at_peak": 0.5}, "for adamw in one cycle"),
         ({"schedule": "cosine"}, "pretraining.schedule"),
+        ({"divisors": (0.0, 1.0, 1.0)}, "give numbers above 0"),
+        ({"beta1": 1.5}, "pretraining.beta1 is 1.5; it must be between 0 and 0.9999"),
+        ({"drop_mult": -1.0}, "pretraining.drop_mult is -1.0; it must be at least 0"),
+        ({"optimizer": "sgd", "sgd": {"non_monotone": -1}}, r"pretraining.sgd.non_monotone is -1"),
     ):
         with pytest.raises(UsageError, match=message):
             update(PRETRAINING, changes, "pretraining", TABLES)
     with pytest.raises(UsageError, match="nt_asgd looks at held-out loss"):
         RELEASE.run(*start(), corpus, None, QUIET)
+    with pytest.raises(UsageError, match=r"dropout 'input', its drop_mult applied, is 2.25; it must be in"):
+        replace(QUICK, drop_mult=9.0).run(*start(), corpus, None, QUIET)
 
 
 def test_every_token_but_the_first_is_trained_once_an_epoch_wherever_windows_begin() -> None:

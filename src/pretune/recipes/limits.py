@@ -1,4 +1,4 @@
-"""What the numbers of a recipe may be, checked where they are given."""
+"""What the numbers of a recipe, or of pretraining, may be, checked where they are given."""
 
 from __future__ import annotations
 
@@ -29,14 +29,20 @@ LIMITS: Final = {  # the least, the most; None is allowed where the field allows
     "lambda_": (0, inf),
     "max_vectors": (1, inf),
     "cache_megabytes": (0, inf),
+    "frozen_epochs": (0, inf),
+    "frozen_lr": (0, inf),
+    "drop_mult": (0, inf),
+    "restarts": (0, 1),
+    "beta1_at_peak": (0, 0.9999),
+    "non_monotone": (0, inf),
 }
 
 
-def check(recipe: Any) -> None:
+def check(settings: Any, table: str = "recipe") -> None:
     """Raise `UsageError` for a number outside its limits, naming both."""
-    for name, said in vars(recipe).items():
+    for name, said in vars(settings).items():
         if name in LIMITS and said is not None:
             least, most = LIMITS[name]
             if not (isfinite(said) and least <= said <= most):
                 limits = f"at least {least}" if most == inf else f"between {least} and {most}"
-                raise UsageError(f"recipe.{name} is {said}; it must be {limits}")
+                raise UsageError(f"{table}.{name} is {said}; it must be {limits}")

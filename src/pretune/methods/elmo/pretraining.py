@@ -22,6 +22,7 @@ from pretune.errors import UsageError, UserError, choose
 from pretune.methods.elmo.encoder import ELMo
 from pretune.methods.elmo.tokens import END, START, UNKNOWN, ElmoCodec
 from pretune.methods.raw_text import budget, summary, token_cache
+from pretune.recipes import limits
 from pretune.tasks.both_ways import BothWays
 from pretune.tasks.next_token import stream_scores
 from pretune.tensors.streams import Limited
@@ -78,8 +79,7 @@ class ElmoPretraining:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"pretraining.{name} is {value}; give 1 or more")
-        if not 0 <= self.restarts <= 1:
-            raise UsageError(f"pretraining.restarts is {self.restarts}; it must be between 0 and 1")
+        limits.check(self, "pretraining")
 
     def run(
         self, encoder: Encoder, codec: Codec, corpus: Documents, held_out: Documents | None, fitting: Fitting

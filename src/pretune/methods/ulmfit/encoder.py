@@ -38,6 +38,13 @@ class Dropouts:
     hidden: float = 0.15  # between layers, one mask for all time steps
     output: float = 0.1  # after the last layer, before the decoder
 
+    def __post_init__(self) -> None:
+        for name, rate in vars(self).items():
+            if not 0 <= rate < 1:
+                raise UsageError(
+                    f"dropout {name!r}, its drop_mult applied, is {rate:g}; it must be in [0, 1)"
+                )
+
     def times(self, factor: float) -> Dropouts:
         """All five multiplied: fastai's `drop_mult`."""
         return Dropouts(

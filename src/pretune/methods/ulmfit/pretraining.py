@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,6 +16,7 @@ from pretune.errors import UsageError, choose
 from pretune.methods.raw_text import budget, summary, token_cache
 from pretune.methods.ulmfit.encoder import AWDLSTM
 from pretune.methods.ulmfit.tokens import UlmfitCodec
+from pretune.recipes import limits
 from pretune.tasks.base import Head
 from pretune.tasks.next_token import NextToken, stream_scores
 from pretune.tensors.streams import Limited, StreamSource
@@ -52,6 +54,9 @@ class AveragedSGD:
     """Of all weights."""
     non_monotone: int = 5
     """The held-out loss falls no longer once it is worse than the best but for so many last epochs."""
+
+    def __post_init__(self) -> None:
+        limits.check(self, "pretraining.sgd")
 
 
 @dataclass(frozen=True)
@@ -131,8 +136,9 @@ class UlmfitPretraining:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"pretraining.{name} is {value}; give 1 or more")
-        if not 0 <= self.restarts <= 1:
-            raise UsageError(f"pretraining.restarts is {self.restarts}; it must be between 0 and 1")
+        limits.check(self, "pretraining")
+        if any(not 0 < divisor < inf for divisor in self.divisors):
+            raise UsageError(f"pretraining.divisors is {list(self.divisors)}; give numbers above 0")
         if self.rescale_rate and not self.variable_windows:
             raise UsageError(
                 "pretraining.rescale_rate is for windows of varying length; add variable_windows"
