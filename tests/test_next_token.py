@@ -65,6 +65,22 @@ def test_the_softmax_gives_no_gradient_where_none_is_asked() -> None:
     assert not softmax_loss(*(x.detach() for x in (hidden, weight, bias)), targets).requires_grad
 
 
+def test_targets_too_unlikely_for_a_float_cost_what_they_cost() -> None:
+    torch.manual_seed(0)
+    hidden = (torch.randn(5, 4) * 30).requires_grad_()
+    weight, bias = torch.randn(9, 4) * 3, torch.randn(9)
+    logits = F.linear(hidden, weight, bias)
+    targets = logits.argmin(1)
+    expected = F.cross_entropy(logits, targets, reduction="sum")
+    assert expected > 5 * 104  # e^-104 is no float32
+    (wanted,) = torch.autograd.grad(expected, hidden)
+    loss = softmax_loss(hidden, weight, bias, targets)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(torch.autograd.grad(loss, hidden, retain_graph=True)[0], wanted)
+    with pytest.raises(RuntimeError, match="asked for before"):  # it has been scaled in place
+        loss.backward()
+
+
 def test_the_softmax_runs_in_half_precision_and_sums_in_full() -> None:
     hidden, weight, bias, targets = made_up()
     exact = softmax_loss(hidden, weight, bias, targets)

@@ -14,6 +14,8 @@ from pretune.layers.threads import scratch
 
 LOGITS_HELD = 24_000_000  # at once: 96 MB in float32, which on a processor every chunk and call shares
 
+UNLIKELY = 1e-30  # a probability below which a float32 begins to lose it
+
 
 def softmax_loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
     """-sum_m log softmax(W h_m + b)[target_m], summed: a scalar in float32.
@@ -58,7 +60,7 @@ def log_probabilities(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Ten
     """log softmax(W h_m + b)[target_m] of each row, without a gradient: (M,)."""
     with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
         said = [
-            _chunk(hidden[rows].to(weight.dtype), weight, bias).gather(1, targets[rows, None])[:, 0]
+            _log_softmax(hidden[rows].to(weight.dtype), weight, bias).gather(1, targets[rows, None])[:, 0]
             for rows in _rows(len(hidden), len(weight))
         ]
     return torch.cat(said) if said else hidden.new_zeros(0)
@@ -76,11 +78,12 @@ class _SoftmaxLoss(torch.autograd.Function):
         d_bias = torch.zeros_like(bias) if by_bias else None  # (V,)
         for rows in _rows(len(hidden), len(weight)):
             h, at = hidden[rows], targets[rows, None]
-            p = _chunk(h, fast, bias)  # (m, V)
-            loss -= p.gather(1, at).sum()
+            logits = _logits(h, fast, bias)  # (m, V)
+            p = torch.softmax(logits, 1, out=logits)
+            loss -= _said(p, h, fast, bias, at).sum()
             if not any(ctx.needs_input_grad):
                 continue
-            p.exp_().scatter_add_(1, at, p.new_full(at.shape, -1.0))  # softmax - one_hot
+            p.scatter_add_(1, at, p.new_full(at.shape, -1.0))  # softmax - one_hot
             if d_bias is not None:
                 d_bias += p.sum(0)
             p = p.to(h.dtype)
@@ -106,15 +109,33 @@ def _rows(tokens: int, words: int) -> Iterator[slice]:
     return (slice(i, i + step) for i in range(0, tokens, step))
 
 
-def _chunk(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Log-probabilities of some rows, in float32, until the next chunk is asked for: (m, V)."""
+def _logits(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Of some rows, in float32, in memory that the next call may take: (m, V)."""
     if h.dtype != bias.dtype:
-        logits = (h @ weight.t()).float() + bias
-    elif h.device.type == "cpu" and h.dtype == torch.float32:
-        logits = torch.addmm(bias, h, weight.t(), out=scratch(len(h), len(weight)))
-    else:
-        logits = torch.addmm(bias, h, weight.t())
+        return (h @ weight.t()).float() + bias
+    if h.device.type == "cpu" and h.dtype == torch.float32:
+        return torch.addmm(bias, h, weight.t(), out=scratch(len(h), len(weight)))
+    return torch.addmm(bias, h, weight.t())
+
+
+def _log_softmax(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    logits = _logits(h, weight, bias)  # (m, V)
     return torch.log_softmax(logits, 1, out=logits)
+
+
+def _said(p: Tensor, h: Tensor, weight: Tensor, bias: Tensor, at: Tensor) -> Tensor:
+    """log p[at] of rows (m, V), at (m, 1), also where p itself is too small for a float: (m, 1)."""
+    found = p.gather(1, at)
+    said = found.log()
+    rows = (found < UNLIKELY).nonzero()[:, 0]
+    if len(rows):  # from the likeliest word, and how much larger its logit is
+        most, word = p[rows].max(1)
+
+        def logit(words: Tensor) -> Tensor:
+            return (h[rows].float() * weight[words].float()).sum(1) + bias[words]
+
+        said[rows, 0] = most.log() + logit(at[rows, 0]) - logit(word)
+    return said
 
 
 def _add_product(into: Tensor, p: Tensor, h: Tensor, first: bool) -> None:
