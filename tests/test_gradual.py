@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from pretune.config import build, to_dict, update
+from pretune.config import build, parse, to_dict, update
 from pretune.encoder import Encoder
 from pretune.errors import UsageError
 from pretune.recipes import NAMES, VARIANTS
@@ -206,6 +208,14 @@ def test_a_row_of_the_papers_ablation_moves_what_it_says(name):
         wanted = layerwise(0.01)[-len(rates) :] if discr else [0.01] * len(rates)
         assert rates == pytest.approx(wanted)
         assert stage.schedule == schedule
+
+
+def test_the_ablation_can_be_said_in_the_settings_that_the_documentation_gives():
+    text = (Path(__file__).parent.parent / "docs" / "recipes.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\|[^|]+\| `(ablation-[a-z-]+)` \| `([^`]+)` \|$", text, re.MULTILINE))
+    assert rows.keys() == {name for name in VARIANTS if name.startswith("ablation")}
+    for name, settings in rows.items():
+        assert update(Gradual(), parse(settings.split())["recipe"], "recipe") == VARIANTS[name], name
 
 
 def test_chain_thaw_is_the_head_then_each_group_alone_from_the_bottom_then_all():

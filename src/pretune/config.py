@@ -221,6 +221,8 @@ def _value(hint: Any, value: Any, where: str, tables: Tables) -> Any:
         return None
     if isinstance(value, str) and value.lower() == "none" and type(None) in arms and str not in arms:
         return None  # TOML has no null
+    if value is None and any(get_origin(arm) is Literal and "none" in get_args(arm) for arm in arms):
+        value = "none"  # a choice that is called so: `recipe.thaw=none`
     for arm in arms:
         if arm in tables:
             if type(value) in tables[arm].values():
