@@ -82,6 +82,12 @@ Format = Annotated[
         "ending if not given.",
     ),
 ]
+SampleFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--format", help="csv, tsv, jsonl, parquet, txt or label-first; by the file's ending if not given."
+    ),
+]
 Encoding = Annotated[str, typer.Option("--encoding", help="How files are encoded.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the result.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the model folder that is there.")]

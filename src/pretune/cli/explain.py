@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from pretune.cli.common import ConfigFile, Device, Encoding, Format, Notes, Quiet, stderr, stdout
+from pretune.cli.common import ConfigFile, Device, Encoding, Notes, Quiet, SampleFormat, stderr, stdout
 from pretune.errors import UsageError, choose
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def explain(
         list[str] | None,
         typer.Option("--text", help="Column with the text; twice for pairs. As in training if not given."),
     ] = None,
-    file_format: Format = None,
+    file_format: SampleFormat = None,
     encoding: Encoding = "utf-8",
     device: Device = "auto",
     quiet: Quiet = False,
