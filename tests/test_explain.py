@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import pretune
 import tiny
 from pretune.cli import app
+from pretune.cli.explain import doubts
 from pretune.data.samples import Sample, Span, sample
 from pretune.errors import UsageError, UserError
 from pretune.runs.attributions import Attributed, Explaining, units_of
@@ -279,6 +280,26 @@ def test_a_word_that_is_made_unknown_loses_the_vector_beside_it_too(tmp_path: Pa
     found = explainer(trained, method="occlusion", occlude="unknown").explain("a good film")
     without = explainer(trained, method="occlusion").explain("a zwx film", label=found.label)
     assert found.tokens[1].score == pytest.approx(found.score - without.score, abs=1e-4)
+
+
+def test_scores_that_begin_far_from_any_answer_or_miss_their_sum_are_pointed_out(
+    ulmfit: TrainedModel,
+) -> None:
+    found = explainer(ulmfit).explain(TEXT)
+    assert doubts([found], Explaining()) == []
+    (far,) = doubts(
+        [
+            replace(
+                found,
+                baseline=found.score - 300,
+                tokens=tuple(replace(token, score=300 / len(found.tokens)) for token in found.tokens),
+            )
+        ],
+        Explaining(),
+    )
+    assert "--method occlusion" in far
+    (missed,) = doubts([replace(found, baseline=found.score - 2, tokens=())], Explaining())
+    assert "--steps 200 would come nearer" in missed
 
 
 class Tags(HTMLParser):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 ENDINGS = (".html", ".jsonl")
 FAR_OFF = 0.05  # of the difference that integrated gradients explain
+WILD = 10  # times as far from even as the answer
 OF = {"steps": "integrated", "baseline": "integrated", "occlude": "occlusion"}
 
 
@@ -91,7 +92,7 @@ def explain(
     notes(*said)
     samples = samples[:limit]
     found = list(_watched(explainer.explain_all(samples, wanted), len(samples), notes))
-    notes(*_doubts(found, how))
+    notes(*doubts(found, how))
     if out is None:
         _print(found)
         return
@@ -126,18 +127,29 @@ def _watched(found: Iterator[Explanation], total: int, notes: Notes) -> Iterable
     return track(found, "explain", total, console=stderr(), transient=True)
 
 
-def _doubts(found: list[Explanation], how: Explaining) -> list[str]:
-    """Where integrated gradients do not add up to what they should."""
+def doubts(found: list[Explanation], how: Explaining) -> list[str]:
+    """Where integrated gradients begin far from any text, or do not add up to what they should."""
+    lost = [
+        one for one in found if one.baseline is not None and abs(one.baseline) > WILD * max(1, abs(one.score))
+    ]
+    doubts = []
+    if 2 * len(lost) > len(found):
+        doubts.append(
+            f"without words {len(lost)} of {len(found)} texts score far beyond their answers (the first "
+            f"{lost[0].baseline:.3g}), so nearly every word seems to count; --method occlusion asks nearer by"
+        )
     far = [
         one
         for one in found
         if one.baseline is not None
         and abs(one.gap or 0) > max(FAR_OFF * abs(one.score - one.baseline), FAR_OFF)
     ]
-    if not far:
-        return []
-    share = f"{len(far)} of {len(found)} texts"
-    return [f"scores of {share} add up to more than 5 % off; --steps {4 * how.steps} would come nearer"]
+    if far:
+        share = f"{len(far)} of {len(found)} texts"
+        doubts.append(
+            f"scores of {share} add up to more than 5 % off; --steps {4 * how.steps} would come nearer"
+        )
+    return doubts
 
 
 def _lines(found: list[Explanation]) -> str:

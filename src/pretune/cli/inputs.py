@@ -138,6 +138,18 @@ def texts_of(samples: Sequence[Sample]) -> Corpus:
     return lambda: (text for sample in samples for text in sample.texts)
 
 
+def check_head(task: object, said: Mapping[str, Any]) -> None:
+    """Raise where settings are of another head than the task has."""
+    if getattr(task, "head_kind", None) != "linear":
+        return
+    for name in ("hidden", "summary_dropout"):
+        if name in said:
+            raise UsageError(
+                f"task.{name} is for two layers, and this head is linear; leave it out, or add "
+                "task.head_kind=two_layer"
+            )
+
+
 def several(start: str) -> bool:
     """Whether a folder to start from holds several models."""
     from pretune.runs.folders import read_config

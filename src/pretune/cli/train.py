@@ -32,7 +32,16 @@ from pretune.cli.common import (
     settings,
     stdout,
 )
-from pretune.cli.inputs import codec_config, corpora, directions, labelled, several, started_from, tagged
+from pretune.cli.inputs import (
+    check_head,
+    codec_config,
+    corpora,
+    directions,
+    labelled,
+    several,
+    started_from,
+    tagged,
+)
 from pretune.cli.rates import FindStage, LrFind, check_out_of, rate_of, tell
 from pretune.errors import UsageError, choose
 
@@ -374,6 +383,7 @@ def finetune(
         said["task"],
         "task",
     )
+    check_head(question, said["task"])
     way = recipe_for(one, recipe, said["recipe"])
     if plan:
         print_plan(plan_of(one, question, way))
