@@ -12,9 +12,10 @@ from pretune.cli.common import Command, Group, Version
 from pretune.cli.compare import compare
 from pretune.cli.embed import embed
 from pretune.cli.explain import explain
+from pretune.cli.finetune import finetune
 from pretune.cli.generate import generate
 from pretune.cli.interchange import export, import_
-from pretune.cli.train import adapt, finetune, pretrain
+from pretune.cli.train import adapt, pretrain
 
 app = typer.Typer(
     name="pretune",

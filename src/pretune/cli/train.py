@@ -1,9 +1,9 @@
-"""pretrain, adapt, finetune: commands that leave a model folder."""
+"""pretrain, adapt: commands that teach a network from raw text."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import Annotated, cast, get_args
 
 import typer
 
@@ -11,42 +11,21 @@ from pretune.cli.common import (
     ConfigFile,
     Device,
     Encoding,
-    Format,
-    Kind,
-    Label,
-    LabelSeparator,
     Notes,
     Overwrite,
-    Plan,
     Quiet,
     Resume,
     Seed,
-    Set,
-    Text,
     Workers,
     done,
     fitting,
-    print_plan,
     score_lines,
     setting,
     settings,
-    stdout,
 )
-from pretune.cli.inputs import (
-    check_head,
-    codec_config,
-    corpora,
-    directions,
-    labelled,
-    several,
-    started_from,
-    tagged,
-)
+from pretune.cli.inputs import codec_config, corpora, directions
 from pretune.cli.rates import FindStage, LrFind, check_out_of, rate_of, tell
-from pretune.errors import UsageError, choose
-
-if TYPE_CHECKING:
-    from pretune.tasks.base import Task
+from pretune.errors import choose
 
 OutOrPlot = Annotated[
     Path | None, typer.Option("--out", help="Folder for the result; not needed with --lr-find.")
@@ -76,10 +55,6 @@ Size = Annotated[
 Language = Annotated[
     str | None,
     typer.Option("--language", help="Of the texts: en, zh, …, to find words by; guessed if not given."),
-]
-Vectors = Annotated[
-    Path | None,
-    typer.Option("--vectors", help="For wordvectors: a GloVe or word2vec file, also .gz or .xz."),
 ]
 
 
@@ -267,160 +242,3 @@ def codec_of(folder: Path) -> str:
     if config["kind"] == "ensemble":
         config = read_config(member_folders(folder, config)[0])
     return f"text is read as {config['codec']}"
-
-
-def finetune(
-    context: typer.Context,
-    task: Annotated[str, typer.Argument(metavar="TASK", help="classification or tagging.")],
-    train: Annotated[
-        Path,
-        typer.Argument(
-            metavar="TRAIN",
-            help="Labelled csv, tsv, jsonl, parquet, or a folder a class; for tagging CoNLL or CoNLL-U.",
-        ),
-    ],
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for the result; not needed with --plan or --lr-find.")
-    ] = None,
-    valid: Annotated[
-        Path | None, typer.Option("--valid", help="Labelled file to choose the best epoch by.")
-    ] = None,
-    valid_share: Annotated[
-        float,
-        typer.Option("--valid-share", min=0.0, max=0.9, help="Held out of TRAIN where no --valid is given."),
-    ] = 0.1,
-    start: Annotated[
-        str, typer.Option("--from", help="A folder of pretrain, adapt or finetune; or scratch.")
-    ] = "scratch",
-    join: Annotated[
-        str | None,
-        typer.Option(
-            "--join",
-            help="A folder with both directions of ulmfit becomes one model that reads them side by side "
-            "(concat, usual for tagging), or two whose probabilities are averaged (average, usual else).",
-        ),
-    ] = None,
-    method: Annotated[
-        str | None, typer.Option("--method", help="From scratch: ulmfit, elmo or wordvectors.")
-    ] = None,
-    size: Size = "small",
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            "--recipe",
-            help="features, gradual, full, or gradual by a schedule (gradual-paper, gradual-fastai2, …); "
-            "else the method's own, from scratch full.",
-        ),
-    ] = None,
-    vectors: Vectors = None,
-    language: Language = None,
-    text: Text = None,
-    label: Label = None,
-    kind: Kind = None,
-    label_separator: LabelSeparator = None,
-    file_format: Format = None,
-    encoding: Encoding = "utf-8",
-    seed: Seed = 0,
-    device: Device = "auto",
-    workers: Workers = 0,
-    plan: Plan = False,
-    lr_find: LrFind = None,
-    lr_find_stage: FindStage = None,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    config: ConfigFile = None,
-    overrides: Set = None,
-) -> None:
-    """Teach an encoder a task from labelled samples; leaves a folder that `predict` and Python use.
-
-    features freezes the encoder and learns a mix of its layers (Peters et al. 2018); gradual thaws from the
-    top, slower below (Howard & Ruder 2018: rate 0.01 / 2.6 per layer, slanted triangles); full moves
-    everything at one rate (Radford et al. 2018, Devlin et al. 2019). The best epoch by validation is kept.
-
-    Example: pretune finetune classification train.csv --text review --label stars --from models/en --out m
-
-    Tags of words: pretune finetune tagging train.conllu --from models/en --out tagger
-    """
-    from pretune.config import update
-    from pretune.runs.measure import Measure
-    from pretune.runs.mixes import mix_lines
-    from pretune.runs.run import finetune as run
-    from pretune.runs.run import is_main, plan_of, recipe_for, report
-    from pretune.runs.trained import mixes_of, task_class
-
-    notes = Notes(quiet)
-    said = settings(context, overrides, ("task", "recipe", "encoder", "codec", "fitting"))
-    if plan and lr_find is not None:
-        raise UsageError("--plan trains nothing and --lr-find a little; give one of them")
-    if not plan:
-        out = check_out_of(out, lr_find, lr_find_stage, resume, overwrite)
-    asks = task_class(task)
-    reading = {"text": text or (), "label": label or (), "label_separator": label_separator}
-    reading |= {"format": file_format, "encoding": encoding}
-    if asks.golds == "tags":
-        if kind is not None or label_separator is not None:
-            raise UsageError("--kind and --label-separator are for classification; leave them out")
-        learn, check, prints = tagged(train, valid, valid_share, reading, seed, notes)
-    else:
-        learn, check, prints = labelled(train, valid, valid_share, kind, reading, seed, notes)
-    if join is not None and join not in ("concat", "average"):
-        raise choose("--join", join, ("concat", "average"))
-    if join is not None and not several(start):
-        raise UsageError(
-            f"--join is for a folder with both directions, which --from {start} is not; "
-            "for ulmfit from scratch there is encoder.directions=both"
-        )
-    usual = "concat" if asks.golds == "tags" else "average"
-    started = started_from(start, join or usual, method, size, vectors, language, said, learn, seed, notes)
-    one = started[0] if isinstance(started, list) else started
-    question: Task = update(
-        asks.of(
-            learn if prints["kind"] == "number" else [*learn, *check],
-            prints["kind"],
-            **(one.method.task_options if asks.golds == "labels" else {}),
-        ),
-        said["task"],
-        "task",
-    )
-    check_head(question, said["task"])
-    way = recipe_for(one, recipe, said["recipe"])
-    if plan:
-        print_plan(plan_of(one, question, way))
-        return
-    assert out is not None
-    how = fitting(
-        out,
-        said["fitting"],
-        seed=seed,
-        device=device,
-        workers=workers,
-        resume=resume,
-        quiet=quiet,
-        label=f"finetune {one.method.name}",
-    )
-    if lr_find is not None:
-        from pretune.runs.rates import task_rates
-
-        rates = task_rates(started, question, way, learn, how, lr_find_stage or -1)
-        tell(rates, lr_find, "recipe.lr", getattr(way, "lr", None))
-        return
-    with Measure() as cost:
-        trained, fitted = run(started, question, way, learn, check, how)
-    if is_main():
-        config_of: dict[str, Any] = {
-            "method": one.method.name,
-            "start": str(vectors or start),
-            "recipe": way,
-            "encoder": one.encoder_config,
-            "codec": one.codec.describe(),
-            "task": question,
-            "fitting": how,
-        }
-        info = {"parameters": trained.parameters, "data": prints, "history": fitted.history}
-        trained.save(out, report(cost, fitted.best, config_of, info))
-        if fitted.best:
-            stdout().print(f"validation: {score_lines(fitted.best)} ({len(check)} samples)", soft_wrap=True)
-        for line in mix_lines(mixes_of(trained)):
-            stdout().print(line, soft_wrap=True)
-    done(out, notes)
