@@ -15,6 +15,7 @@ from pretune.layers.threads import scratch
 
 State = tuple[Tensor, Tensor]  # h and c, each (1, N, H)
 MANY = 32  # rows from which oneDNN's LSTM on a rectangle is as fast as the compiled kernel
+MANY_WIDE = 128  # the same without a gradient, where the processor's vectors are of 512 bits
 WASTE = 1.1, 1.5  # padding that a rectangle is worth, where there is a kernel for packed rows and where not
 UNCLIPPED = Clips(None, None)
 
@@ -51,7 +52,7 @@ class WeightDropLSTM(nn.Module):
         writing = not torch.is_grad_enabled() and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         if writing and x.shape[1] == 1:  # one token of a text that is written: nothing to prepare
             return self._step(x[:, 0], state, dropped)
-        if kernels_for(x, dropped) is None or len(x) >= MANY:
+        if kernels_for(x, dropped) is None or len(x) >= _many():
             return self._rectangle(x, state, dropped, batch_first=True)
         rows, length = x.shape[:2]
         steps = Steps.rectangle(length, rows)
@@ -68,7 +69,7 @@ class WeightDropLSTM(nn.Module):
         """
         if x.device.type != "cpu":
             return self._uneven(x, steps, state, dropped)
-        if steps.even and (steps.rows >= MANY or kernels_for(x, dropped) is None):
+        if steps.even and (steps.rows >= _many() or kernels_for(x, dropped) is None):
             y, state = self._rectangle(x.view(-1, steps.rows, x.shape[1]), state, dropped, batch_first=False)
             return y.flatten(0, 1), state
         with torch.autocast(x.device.type, enabled=False):
@@ -113,4 +114,9 @@ def fills_up(reads: Tensor, weight: Tensor) -> bool:
         return False
     compiled = kernels_for(weight) is not None
     filled = reads.numel() <= WASTE[0 if compiled else 1] * int(reads.sum())
-    return filled and (reads.shape[1] >= MANY or not compiled)
+    return filled and (reads.shape[1] >= _many() or not compiled)
+
+
+def _many() -> int:
+    wide = not torch.is_grad_enabled() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return MANY_WIDE if wide else MANY

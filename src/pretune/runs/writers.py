@@ -10,11 +10,12 @@ from typing import Any, Final, Protocol, cast
 import torch
 from torch import Tensor
 
+from pretune.layers.packing import packed
 from pretune.methods.ulmfit import AWDLSTM, UlmfitCodec
 from pretune.methods.ulmfit.rules import END, FIELD, PAD, START
 from pretune.runs.search import Reader
 from pretune.runs.trained import evaluating
-from pretune.tasks.next_token import NextTokenHead
+from pretune.tasks.next_token import NextTokenHead, adaptive_of
 from pretune.training.model import Model
 
 FAKE: Final = "xxfake"  # fills fastai's vocabularies up to a multiple of eight
@@ -80,6 +81,7 @@ class UlmfitWriter:
     codec: UlmfitCodec
     leftwards: bool = field(init=False)
     opening: list[int] = field(init=False)  # marks before every text, from left to right
+    _across: Tensor | None = field(init=False, default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.leftwards = self.codec.config.direction == "backward"
@@ -123,18 +125,31 @@ class UlmfitWriter:
         return self.codec.decode(ids[::-1] if self.leftwards else ids)
 
     def read(self, ids: Tensor, carry: Any) -> tuple[Tensor, Any]:
-        encoder, head = cast(AWDLSTM, self.model.encoder), cast(NextTokenHead, self.model.head)
+        encoder = cast(AWDLSTM, self.model.encoder)
         device = encoder.embedding_weight.device
         with evaluating(self.model), torch.no_grad():
             for some in torch.split(ids.to(device), PROMPT_TOKENS, dim=1):
                 top, carry = encoder.read_on(some, carry)
-            return head.logits(top[:, -1]).float().log_softmax(-1).cpu(), carry  # (N, V)
+            return self._logits(top[:, -1]).float().log_softmax(-1).cpu(), carry  # (N, V)
 
     def pick(self, carry: Any, rows: Tensor) -> Any:
         """Rows are the last dimension but one of every tensor of the state."""
         if isinstance(carry, Tensor):
             return carry.index_select(-2, rows.to(carry.device))
         return tuple(self.pick(part, rows) for part in carry)
+
+    def _logits(self, top: Tensor) -> Tensor:  # (N, D) -> (N, V)
+        """By a decoder laid out across, once for all that is written: few rows cost the reading of it.
+
+        The weights must stay as they are while this writer writes.
+        """
+        head = cast(NextTokenHead, self.model.head)
+        if top.device.type != "cpu" or adaptive_of(self.model.encoder) is not None:
+            return head.logits(top)
+        weight, bias = head.decoder()
+        if self._across is None:
+            self._across = packed(weight, "across", lambda w: w.t().contiguous())  # (D, V)
+        return torch.addmm(bias, top, self._across)
 
     def _known(self, *words: str) -> tuple[int, ...]:
         return tuple(self.codec.vocab.ids[word] for word in words if word in self.codec.vocab.ids)
