@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast, get_args
 
 import typer
 
@@ -17,6 +17,7 @@ from pretune.errors import UsageError, choose
 if TYPE_CHECKING:
     from pretune.runs.embedder import Embedded, Embedder
 
+T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 10.0
 OF_TOKENS = ("folder", "source", "out", "layers", "encoding", "device", "quiet", "config")  # --layers tokens
 
@@ -30,13 +31,20 @@ def embed(
             metavar="FILE", help="txt with a sentence a line, csv, tsv, jsonl or parquet; - is stdin."
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="The file to write: .h5, .parquet or .safetensors.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            help="The file to write: .h5, .parquet, .safetensors; or .jsonl, as BERT's extract_features.py.",
+        ),
+    ],
     layers: Annotated[
         str,
         typer.Option(
             "--layers",
-            help="all, top, average, mix (as a task has learned it), summary (one a sentence); or tokens: "
-            "ELMo's vectors of the words of a vocabulary, a word a line, without context.",
+            help="all, top, average, mix (as a task has learned it), concat4 (the last four, top one first), "
+            "summary (one a sentence); or tokens: ELMo's vectors of the words of a vocabulary, a word a line, "
+            "without context.",
         ),
     ] = "all",
     state: Annotated[
@@ -139,6 +147,9 @@ def embed(
         _tokens(embedder, source, out, encoding, notes)
         return
     wanted, form = cast(Any, layers), cast(Any, layout)
+    if out.suffix == ".jsonl":
+        _features(embedder, source, out, (layers, layout, input_format, text, encoding), batch_size, notes)
+        return
     check_output(out, form, wanted, embedder)
     if layers == "mix":
         notes(embedder.mixing)
@@ -182,6 +193,36 @@ def _tokens(embedder: Embedder, source: str, out: Path, encoding: str, notes: No
     with renamed(out) as new:
         write_token_vectors(embedder.start, words, new)
     notes(f"{len(words):,} word{'s' * (len(words) != 1)} in {out}; use them with --token-vectors {out}")
+
+
+def _features(
+    embedder: Embedder,
+    source: str,
+    out: Path,
+    said: tuple[str, str | None, str | None, str | None, str],
+    batch_size: int | None,
+    notes: Notes,
+) -> None:
+    """Every line's tokens with the layers asked for, as BERT's script wrote them; A ||| B is a pair."""
+    from pretune.data.sentence_files import SentenceFile
+    from pretune.runs.bert_features import LAST_FOUR, features, line_of
+    from pretune.runs.embedding_files import check_blank, renamed
+
+    layers, layout, input_format, text, encoding = said
+    count = len(embedder.encoder.layer_widths()) - 1
+    possible = {"all": range(-1, -count - 1, -1), "top": LAST_FOUR[:1], "concat4": LAST_FOUR}
+    _choose("--layers, for .jsonl,", layers, tuple(possible))
+    if layout is not None:
+        raise UsageError(f"--format {layout} is a layout of .h5 files; leave it out for .jsonl")
+    with _file(source, input_format) as path:
+        sentences = SentenceFile.find(path, input_format, text, False, encoding)
+        number = check_blank(sentences, None, _name(source))
+        lines = (one if isinstance(one, str) else " ".join(one) for one in sentences)
+        found = features(embedder.start, lines, list(possible[layers]), batch_size or 32)
+        with renamed(out) as new, new.open("w", encoding="utf-8") as file:
+            for one in _lines(found, number, notes):
+                file.write(line_of(one))
+    notes(f"{number:,} lines in {out}")
 
 
 @contextmanager
@@ -233,7 +274,7 @@ def _progress(found: Iterable[Embedded], total: int, notes: Notes) -> Iterator[I
         yield watched()
 
 
-def _lines(found: Iterable[Embedded], total: int, notes: Notes) -> Iterator[Embedded]:
+def _lines(found: Iterable[T], total: int, notes: Notes) -> Iterator[T]:
     begun = shown = monotonic()
     for number, one in enumerate(found, 1):
         yield one

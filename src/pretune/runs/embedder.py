@@ -34,12 +34,13 @@ from pretune.training.devices import find_device
 
 Array = NDArray[np.float32]
 Vectors = Array | list[Array]  # a list where the layers differ in width
-Layers = Literal["all", "top", "average", "mix", "summary"]
+Layers = Literal["all", "top", "average", "mix", "concat4", "summary"]
 State = Literal["zero", "warm", "carry"]
 Align = Literal["words"]
 
 WINDOW = 4096  # sentences that are sorted by length together,
 WINDOW_BYTES = 128 << 20  # or fewer, where their vectors are more than this
+CONCATENATED = 4  # layers of "concat4"
 
 
 class Embedded(NamedTuple):
@@ -130,8 +131,8 @@ class Embedder:
         batch_tokens: int | None = None,
     ) -> list[Vectors]:
         """Of each sentence, in order: (L, T, D) for "all", or L × (T, D_l) where widths differ; (T, D) for
-        "top", "average" and "mix"; (S,) for "summary". Special tokens have no vectors; neither has an empty
-        sentence.
+        "top", "average" and "mix"; (T, 4D) for "concat4", the top one first, which BERT's paper found best
+        (table 7); (S,) for "summary". Special tokens have no vectors; neither has an empty sentence.
 
         "average" and "mix" are over the layers as wide as the top one. A batch is `batch_size` sentences, or
         as many as have `batch_tokens` tokens together.
@@ -152,6 +153,8 @@ class Embedder:
         """
         if layers not in get_args(Layers):
             raise choose("layers", layers, get_args(Layers))
+        if layers == "concat4":
+            self.shape(0, layers)
         if batch_size < 1 or (batch_tokens is not None and batch_tokens < 1):
             raise UsageError("a batch needs at least 1 sentence, or 1 token")
         if self.state == "carry" and batch_tokens is not None:
@@ -224,6 +227,13 @@ class Embedder:
         widths, width = self.encoder.layer_widths(), self.encoder.width
         if layers == "summary":
             return (self.encoder.summary_width,)
+        if layers == "concat4":
+            if widths[-CONCATENATED:] != (width,) * CONCATENATED:
+                raise UsageError(
+                    f"layers concat4 wants {CONCATENATED} layers of one width; {self.start.method.name} has "
+                    f"{', '.join(map(str, widths))}"
+                )
+            return words, CONCATENATED * width
         if layers != "all":
             return words, width
         if len(set(widths)) > 1:
@@ -242,7 +252,7 @@ class Embedder:
 
     def _windows(self, readings: Iterable[Reading], layers: Layers) -> Iterator[list[Reading]]:
         widths = self.encoder.layer_widths()
-        each = 4 * (sum(widths) if layers == "all" else self.encoder.width)  # bytes a word
+        each = 4 * (sum(widths) if layers in ("all", "concat4") else self.encoder.width)  # bytes a word
         held: list[Reading] = []
         size = 0
         for reading in readings:
@@ -309,6 +319,8 @@ class Embedder:
             return torch.stack(own).numpy() if one_width else [h.clone().numpy() for h in own]
         if layers == "average":
             return torch.stack(alike).mean(0).numpy()
+        if layers == "concat4":
+            return torch.cat(own[: -CONCATENATED - 1 : -1], -1).numpy()  # (T, 4D)
         if layers == "mix":
             return self._mixed(alike).numpy()
         return own[-1].clone().numpy()
