@@ -42,8 +42,8 @@ def embed(
         str,
         typer.Option(
             "--layers",
-            help="all, top, average, mix (as a task has learned it), concat4 (the last four, top one first), "
-            "summary (one a sentence); or tokens: ELMo's vectors of the words of a vocabulary, a word a line, "
+            help="all, top, average, mix (as a task has learned it), concat4 (the last four, top first), "
+            "summary (one a sentence); or tokens: ELMo's vectors of words of a vocabulary, a word a line, "
             "without context.",
         ),
     ] = "all",
