@@ -18,6 +18,7 @@ from pretune.data.vocab import Vocab
 from pretune.encoder import Encoded
 from pretune.errors import UsageError, UserError
 from pretune.methods.ulmfit import ULMFIT, TwoWayAWDLSTM, UlmfitPretraining
+from pretune.methods.ulmfit.splitter import Splitter
 from pretune.recipes import RECIPES
 from pretune.runs.embedder import Embedder
 from pretune.runs.run import finetune, load_start, load_trained
@@ -218,3 +219,27 @@ def test_both_can_be_learned_from_scratch() -> None:
     backward = sides()[1].codec
     with pytest.raises(UsageError, match="reads both ways itself"):
         ULMFIT.build(replace(start.encoder_config, directions="both"), backward)
+
+
+@pytest.mark.parametrize("pair", ["joined", "siamese"])
+def test_two_directions_that_answer_together_cut_a_text_into_tokens_once(
+    pair: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = [sample(a, b) for a, b in (("the film", "a good plot"), ("a book", "the end of it"))]
+    task = replace(TASK, pair=pair)
+    members = {one.name: join(one, task, RECIPES["full"](), 0) for one in sides()}
+    alone = task.average([member.answers(some) for member in members.values()])
+    cut = []
+    aligned = Splitter.aligned
+    monkeypatch.setattr(Splitter, "aligned", lambda self, text: cut.append(text) or aligned(self, text))
+    assert Ensemble(members).answers(some) == alone
+    assert sorted(cut) == sorted(text for s in some for text in s.texts)
+
+
+def test_directions_of_different_words_are_read_each_its_own_way() -> None:
+    forward, backward = sides()
+    codec: Any = backward.codec
+    backward.codec = codec.with_vocab(Vocab([*codec.vocab.words[:-1], "another"]))
+    members = {one.name: join(one, TASK, RECIPES["full"](), 0) for one in (forward, backward)}
+    some = texts(3, 9)
+    assert Ensemble(members).answers(some) == TASK.average([m.answers(some) for m in members.values()])

@@ -64,7 +64,15 @@ class TrainedModel:
         return sum(p.numel() for p in self.model.parameters())
 
     def answers(self, samples: Sequence[Sample], batch_size: int = 64) -> list[Answer]:
-        rows = self.learned.rows(self.start.codec, samples)
+        return self.read(samples, self.rows(samples), batch_size)
+
+    def rows(self, samples: Sequence[Sample]) -> list[list[Row]]:
+        return self.learned.rows(self.start.codec, samples)
+
+    def read(
+        self, samples: Sequence[Sample], rows: Sequence[list[Row]], batch_size: int = 64
+    ) -> list[Answer]:
+        """As `answers`, of rows at hand."""
         return answer(self.model, self.learned, self.start.codec, samples, rows, batch_size)
 
     def save(self, folder: Path, info: Mapping[str, Any]) -> None:
@@ -93,9 +101,16 @@ class Averaging(Protocol):
     def average(self, answers: Sequence[Sequence[Answer]]) -> list[Answer]: ...
 
 
+@runtime_checkable
+class Turning(Protocol):
+    """A codec whose rows may be another's, or those turned round."""
+
+    def rows_from(self, other: Codec, rows: Sequence[Sequence[Row]]) -> list[list[Row]] | None: ...
+
+
 @dataclass
 class Ensemble:
-    """Several models that answer together: the mean of what each says."""
+    """Several models that answer together: the mean of what each says. Text is cut into tokens once."""
 
     members: dict[str, TrainedModel]  # by the name of their subfolders
 
@@ -110,7 +125,10 @@ class Ensemble:
     def answers(self, samples: Sequence[Sample], batch_size: int = 64) -> list[Answer]:
         if not isinstance(self.task, Averaging):
             raise UserError("the answers of this task cannot be averaged; load one of the subfolders alone")
-        return self.task.average([member.answers(samples, batch_size) for member in self.members.values()])
+        read: list[tuple[TrainedModel, list[list[Row]]]] = []
+        for member in self.members.values():
+            read.append((member, _rows_once(member, read, samples)))
+        return self.task.average([member.read(samples, rows, batch_size) for member, rows in read])
 
     def save(self, folder: Path, info: Mapping[str, Any]) -> None:
         def fill(new: Path) -> None:
@@ -121,6 +139,19 @@ class Ensemble:
                 member.fill(new / name, info)
 
         write_folder(folder, fill)
+
+
+def _rows_once(
+    member: TrainedModel, read: Sequence[tuple[TrainedModel, list[list[Row]]]], samples: Sequence[Sample]
+) -> list[list[Row]]:
+    """A member's rows, made of those of one before it where both read the same tokens."""
+    codec = member.start.codec
+    if isinstance(codec, Turning):
+        for other, rows in read:
+            found = codec.rows_from(other.start.codec, rows) if other.learned == member.learned else None
+            if found is not None:
+                return found
+    return member.rows(samples)
 
 
 def mixes_of(trained: Trained) -> list[dict[str, Any]]:

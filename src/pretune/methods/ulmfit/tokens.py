@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from pretune.config import build
-from pretune.data.rows import NOTHING, Row
+from pretune.data.rows import NOTHING, Codec, Row
 from pretune.data.samples import Part
 from pretune.data.segment import WITHOUT_SPACES, Segmenter, Spaces, guess_language, segmenter
 from pretune.data.vocab import Vocab, counted, write_text
@@ -165,6 +165,17 @@ class UlmfitCodec:
             segments += [min(number, 1)] * len(words)
         row = Row([self._ids.get(token, self.unknown_id) for token in tokens], segments, part, chars)
         return row.reversed() if self.config.direction == "backward" else row
+
+    def rows_from(self, other: Codec, rows: Sequence[Sequence[Row]]) -> list[list[Row]] | None:
+        """The rows that this codec makes of the texts of which `other` made `rows`; None if others.
+
+        A backward model's rows are its forward sister's turned round: both read one tokenisation.
+        """
+        if not isinstance(other, UlmfitCodec) or other.fingerprint() != self.fingerprint():
+            return None
+        if other.config.direction == self.config.direction:
+            return [list(of_sample) for of_sample in rows]
+        return [[row.reversed() for row in of_sample] for of_sample in rows]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids in reading order, as a reader would write it; words it does not know stay xxunk."""
