@@ -6,36 +6,20 @@ import io
 import json
 import pickle
 import re
-import struct
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from pretune.data.files import check_exists, listed, read_bytes, read_text, shown, suffix
+from pretune.data.files import check_exists, read_bytes, read_text, shown, suffix
 from pretune.errors import UserError
+from pretune.methods import tensor_files
+from pretune.methods.tensor_files import DAMAGED
 
-WRAPPERS: Final = ("model", "state_dict", "model_state_dict")  # where a file has an optimizer's state as well
 HDF5: Final = b"\x89HDF"
-DAMAGED: Final = (  # what unpickling raises where bytes are wrong
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
-UNSUPPORTED: Final = re.compile(r"Unsupported (?:global|class|operand)[^\w]*(?:GLOBAL )?([\w.]+)")
+SAVING: Final = " (fastai: learn.model, salesforce: the first of the three)"
 
 
 class Items:
@@ -65,50 +49,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     safetensors. The optimizer's state beside it is left out.
     """
     check_exists(path)
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; give the file of weights in it")
-    with path.open("rb") as stream:
-        if stream.read(4) == HDF5:
-            raise UserError(
-                f"{path}: HDF5, so weights of Keras; give the .pth of fastai that they were made from "
-                "(tf2-ulmfit keeps it in fastai_model)"
-            )
-    if path.suffix.lower() == ".safetensors":
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise UserError(f"{path}: cannot be read as safetensors ({error})") from None
-    return _state_dict(_loaded(path), path)
-
-
-def _loaded(path: Path) -> Any:
-    try:
-        with torch.serialization.safe_globals([(Items, name) for name in LISTS]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        named = UNSUPPORTED.search(str(error))
-        if named is None or "." not in named[1]:
-            raise UserError(f"{path}: not a file of torch weights, or damaged") from None
-        raise UserError(
-            f"{path}: holds an object of {named[1]}, whose code would have to run; where it loads, write "
-            "torch.save(model.state_dict(), 'weights.pth') (fastai: learn.model, salesforce: the first of "
-            "the three) and import that"
-        ) from None
-    except DAMAGED:
-        raise UserError(f"{path}: not a file of torch weights, or damaged") from None
-
-
-def _state_dict(value: Any, path: Path) -> dict[str, Tensor]:
-    if isinstance(value, Mapping):
-        if value and all(isinstance(x, Tensor) for x in value.values()):
-            return {str(name): x for name, x in value.items()}
-        for name in WRAPPERS:
-            if isinstance(value.get(name), Mapping):
-                return _state_dict(value[name], path)
-    what = f"a {type(value).__name__}"
-    if isinstance(value, Mapping):
-        what += f" of {listed([str(name) for name in value])}" if value else " of nothing"
-    raise UserError(f"{path}: holds {what}, no weights by name; save model.state_dict() and import that")
+    if path.is_file():
+        with path.open("rb") as stream:
+            if stream.read(4) == HDF5:
+                raise UserError(
+                    f"{path}: HDF5, so weights of Keras; give the .pth of fastai that they were made from "
+                    "(tf2-ulmfit keeps it in fastai_model)"
+                )
+    return tensor_files.read_tensors(path, [(Items, name) for name in LISTS], SAVING)
 
 
 class _Restricted(pickle.Unpickler):
