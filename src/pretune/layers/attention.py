@@ -73,7 +73,7 @@ class Attention(nn.Module):
         """t more tokens of each of N rows, (t, N, D), after keys and values (T, N, 2D): what attention
         says of them, (t, N, D), and keys and values of all so far, (T + t, N, 2D)."""
         t, N, D = x.shape
-        q, fresh = torch.split(self.qkv(x), (D, 2 * D), dim=-1)
+        q, fresh = torch.split(self.qkv(x), [D, 2 * D], dim=-1)
         kept = fresh if before is None else torch.cat((before, fresh))
         q = _in_heads(q, self.heads)
         k, v = (_in_heads(part, self.heads) for part in kept.chunk(2, dim=-1))
