@@ -1,8 +1,20 @@
 from __future__ import annotations
 
+from math import cos, pi
+
 import pytest
 
-from pretune.training.schedules import Constant, MomentumCycle, OneCycle, SlantedTriangular, WarmupLinear
+from pretune.training.schedules import (
+    BERTLinear,
+    Constant,
+    MomentumCycle,
+    OneCycle,
+    OpenAIWarmup,
+    Schedule,
+    SlantedTriangular,
+    WarmupCosine,
+    WarmupLinear,
+)
 
 
 @pytest.mark.parametrize(
@@ -51,3 +63,40 @@ def test_warm_up_reaches_the_rate_and_goes_down_in_a_line() -> None:
 def test_runs_of_few_steps_have_sound_rates(schedule: SlantedTriangular) -> None:
     for steps in range(1, 12):
         assert all(0 < schedule(step, steps) <= 1 for step in range(steps))
+
+
+def test_the_rates_of_gpts_fine_tuning_are_those_of_rocstories() -> None:
+    # 138 updates at batch 32: the climb ends within the first, which moves nothing
+    schedule = OpenAIWarmup()
+    assert [schedule(t, 138) for t in (0, 1, 69, 137)] == pytest.approx([0, 137 / 138, 0.5, 1 / 138])
+    assert OpenAIWarmup(step_offset=1)(0, 138) == pytest.approx(137 / 138)
+    assert OpenAIWarmup(warmup=0.5)(25, 100) == pytest.approx(0.5 * 0.75)  # both at once
+
+
+def test_gpts_pretraining_climbs_for_2000_updates_and_falls_along_the_whole_run() -> None:
+    schedule = OpenAIWarmup("cosine", updates=2000)
+    assert [schedule(t, 100_000) for t in (0, 500, 2000)] == [0, 0.25, 1]
+    assert schedule(2001, 100_000) == pytest.approx(0.5 * (1 + cos(pi * 0.02001)))
+    assert schedule(50_000, 100_000) == pytest.approx(0.5)
+    rest = WarmupCosine(updates=2000)
+    assert [rest(t, 100_000) for t in (0, 500, 2000, 51_000)] == pytest.approx([0, 0.25, 1, 0.5])
+
+
+def test_berts_rate_jumps_down_at_the_end_of_its_climb() -> None:
+    schedule = BERTLinear(0.1)
+    assert [schedule(t, 1000) for t in (0, 50, 99, 100, 550, 999)] == pytest.approx(
+        [0, 0.5, 0.99, 0.9, 0.45, 0.001]
+    )
+    assert BERTLinear(updates=10_000)(10_000, 1_000_000) == pytest.approx(0.99)
+
+
+@pytest.mark.parametrize(
+    "schedule", [OpenAIWarmup(), OpenAIWarmup("cosine", 0.3), BERTLinear(), WarmupCosine(), BERTLinear(0)]
+)
+def test_published_rates_of_few_steps_are_sound_and_some_step_moves(schedule: Schedule) -> None:
+    for steps in range(1, 12):
+        rates = [schedule(step, steps) for step in range(steps)]
+        assert all(0 <= rate <= 1 for rate in rates)
+        assert any(rates) or steps == 1
+    no_climb = OpenAIWarmup(warmup=0)
+    assert no_climb(0, 10) == 1

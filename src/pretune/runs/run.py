@@ -35,7 +35,18 @@ from pretune.training.averaging import ASGD, NTASGD
 from pretune.training.loop import Fitted, Fitting, fit
 from pretune.training.model import Model
 from pretune.training.optimizers import SGD, Adagrad, AdamW, Optimizer
-from pretune.training.schedules import Constant, Cosine, OneCycle, Schedule, SlantedTriangular, WarmupLinear
+from pretune.training.published_optimizers import BERTAdam, OpenAIAdam
+from pretune.training.schedules import (
+    BERTLinear,
+    Constant,
+    Cosine,
+    OneCycle,
+    OpenAIWarmup,
+    Schedule,
+    SlantedTriangular,
+    WarmupCosine,
+    WarmupLinear,
+)
 from pretune.training.sources import SampleSource
 from pretune.training.stage import plan
 
@@ -43,12 +54,23 @@ __all__ = ["Start", "Trained", "adapt", "finetune", "load_start", "load_trained"
 
 TABLES: dict[type, dict[str, type]] = {  # what config may choose among by `kind`
     Recipe: RECIPES,
-    Optimizer: {"adamw": AdamW, "adagrad": Adagrad, "sgd": SGD, "nt_asgd": NTASGD, "asgd": ASGD},
+    Optimizer: {
+        "adamw": AdamW,
+        "openai": OpenAIAdam,
+        "bert": BERTAdam,
+        "adagrad": Adagrad,
+        "sgd": SGD,
+        "nt_asgd": NTASGD,
+        "asgd": ASGD,
+    },
     Schedule: {
         "constant": Constant,
         "cosine": Cosine,
         "slanted_triangular": SlantedTriangular,
         "warmup_linear": WarmupLinear,
+        "warmup_cosine": WarmupCosine,
+        "openai_warmup": OpenAIWarmup,
+        "bert_linear": BERTLinear,
         "one_cycle": OneCycle,
     },
 }

@@ -31,7 +31,7 @@ class AdamW:
     eps: float = 1e-8
 
     def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        return _noted(torch.optim.AdamW(groups, betas=(self.beta1, self.beta2), eps=self.eps, fused=True))
+        return noted(torch.optim.AdamW(groups, betas=(self.beta1, self.beta2), eps=self.eps, fused=True))
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Adagrad:
 
     def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         fused = all(p.device.type == "cpu" for group in groups for p in group["params"])
-        return _noted(
+        return noted(
             torch.optim.Adagrad(
                 groups, eps=0.0, initial_accumulator_value=self.accumulator, fused=fused or None
             )
@@ -67,7 +67,7 @@ def set_momentum(group: dict[str, Any], momentum: float) -> None:
         group["momentum"] = momentum
 
 
-def _noted(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+def noted(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     """Weights say that they have changed, which fused steps forget: caches made of them look there."""
 
     def note(stepped: torch.optim.Optimizer, *_: Any) -> None:

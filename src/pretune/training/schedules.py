@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import cos, pi
-from typing import Protocol
+from typing import Literal, Protocol, get_args
+
+from pretune.errors import choose
+
+Shape = Literal["linear", "cosine", "constant"]
 
 
 class Schedule(Protocol):
@@ -55,6 +59,63 @@ class WarmupLinear:
     def __call__(self, step: int, steps: int) -> float:
         climb = max(1, int(steps * self.warmup))
         return (step + 1) / climb if step < climb else max(0.0, (steps - step) / max(1, steps - climb))
+
+
+@dataclass(frozen=True)
+class OpenAIWarmup:
+    """The schedules of the OpenAI Transformer's release (`opt.py`); x is the share of steps that are over.
+
+        linear    min(1, x / w) (1 - x)                        GPT's fine-tuning, section 4.1
+        cosine    x / w up to w, then (1 + cos(pi x)) / 2      its pretraining
+        constant  min(1, x / w)
+
+    What falls does so from the first step on, not from the end of the climb, and the first rate is 0.
+    """
+
+    shape: Shape = "linear"
+    warmup: float = 0.002  # w, a share of the steps
+    updates: int | None = None  # w in steps, in place of the share: 2000 in pretraining
+    step_offset: int = 0  # 1: a step counts as over when it begins; the release leaves the order open
+
+    def __post_init__(self) -> None:
+        if self.shape not in get_args(Shape):
+            raise choose("the shape of rates", self.shape, get_args(Shape))
+
+    def __call__(self, step: int, steps: int) -> float:
+        x = (step + self.step_offset) / steps
+        w = self.warmup if self.updates is None else self.updates / steps
+        if x <= w and w > 0:
+            return x / w * (1 - x if self.shape == "linear" else 1.0)
+        return {"linear": 1 - x, "cosine": _cosine(1.0, 0.0, x), "constant": 1.0}[self.shape]
+
+
+@dataclass(frozen=True)
+class WarmupCosine:
+    """Up in a line, then half a wave from the end of the climb to zero: what transformers calls cosine."""
+
+    warmup: float = 0.01  # share of the steps spent climbing
+    updates: int | None = None  # the climb in steps, in place of the share
+
+    def __call__(self, step: int, steps: int) -> float:
+        climb = int(steps * self.warmup) if self.updates is None else self.updates
+        if step < climb:
+            return step / climb
+        return _cosine(1.0, 0.0, min(1.0, (step - climb) / max(1, steps - climb)))
+
+
+@dataclass(frozen=True)
+class BERTLinear:
+    """t / W, then 1 - t / T: BERT's release (`optimization.py`), whose descent counts from the first step.
+
+    So at the end of the climb the rate jumps from its peak down to 1 - W / T of it. The first rate is 0.
+    """
+
+    warmup: float = 0.1  # share of the steps spent climbing, as in its scripts for tasks
+    updates: int | None = None  # W in steps, in place of the share: 10,000 in pretraining
+
+    def __call__(self, step: int, steps: int) -> float:
+        climb = int(steps * self.warmup) if self.updates is None else self.updates
+        return step / climb if step < climb else max(0.0, 1 - step / steps)
 
 
 @dataclass(frozen=True)
