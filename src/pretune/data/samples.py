@@ -28,7 +28,7 @@ class Sample:
     key: str
     parts: tuple[Part, ...]
     gold: Any = None  # the task's own answer type; None when predicting
-    marks: tuple[Span, ...] = ()  # what the question points at: a predicate, a pronoun
+    marks: tuple[Span, ...] = ()  # in the first part: a predicate, a pronoun, the question after its context
 
     @property
     def texts(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ Counts = Counter[str]
 Item = str | tuple[str, ...] | None
 
 
-def accuracy(golds: Sequence[Item], answers: Sequence[Item]) -> float:
+def accuracy(golds: Sequence[object], answers: Sequence[object]) -> float:
     """Share of items answered exactly as the gold says."""
     _same_length(golds, answers)
     return sum(gold == answer for gold, answer in zip(golds, answers, strict=True)) / len(golds)

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from pretune.tasks.base import Task
+from pretune.tasks.choice import MultipleChoice
 from pretune.tasks.classification import Classification
 from pretune.tasks.tagging import Tagging
 
-TASKS: dict[str, type[Task]] = {"classification": Classification, "tagging": Tagging}
+TASKS: dict[str, type[Task]] = {
+    "classification": Classification,
+    "tagging": Tagging,
+    "choice": MultipleChoice,
+}

@@ -16,7 +16,7 @@ from pretune.metrics.classification import LabelScores
 from pretune.tensors.batch import Batch
 
 Scores = dict[str, Tensor]
-Golds = Literal["labels", "tags"]
+Golds = Literal["labels", "tags", "choices"]
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,17 @@ class Answer:
     words: tuple[tuple[Span, tuple[float, ...]], ...] | None = (
         None  # each, and how likely each label is there
     )
+    choice: int | None = None  # which of the sample's choices, counted from 0
+
+    @property
+    def said(self) -> Any:
+        """What a gold of the same kind is compared with: the choice, the label, the labels or the number."""
+        possible = (self.choice, self.label, self.labels, self.value)
+        return next((x for x in possible if x is not None), None)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields in use, ready for JSON; of words their characters alone."""
-        said = {name: getattr(self, name) for name in ("label", "labels", "value", "clusters")}
+        said = {name: getattr(self, name) for name in ("choice", "label", "labels", "value", "clusters")}
         if self.words is not None:
             said["words"] = [[*span] for span, _ in self.words]
         if self.spans is not None:
@@ -72,7 +79,7 @@ class Task(ABC):
         """The name, in `score`'s answer, of the figure that models are chosen by."""
 
     higher_is_better: bool = True
-    golds: ClassVar[Golds] = "labels"  # what a labelled file says: of a text, or of each of its words
+    golds: ClassVar[Golds] = "labels"  # what a labelled file says: of a text, of its words, of its choices
 
     def fitted_to(self, samples: Sequence[Sample]) -> Task:
         """The task with what it takes from the training samples beside their golds, such as weights."""

@@ -1,0 +1,261 @@
+"""Multiple choice: each choice read after its question, one softmax a sample, contexts that give way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+
+import tiny
+from pretune.data.samples import Part, Sample, Span, sample
+from pretune.errors import UsageError, UserError
+from pretune.methods import METHODS
+from pretune.runs.predictor import Predictor
+from pretune.runs.run import finetune, load_trained
+from pretune.runs.trained import join
+from pretune.tasks.base import Answer
+from pretune.tasks.choice import ChoiceHead, MultipleChoice
+from pretune.tasks.joint import Joint
+from pretune.tensors.batch import Batch
+from pretune.training.loop import Fitting
+from pretune.training.sources import task_batch
+
+METHOD_NAMES = [name for name in METHODS if name in tiny.ENCODER]
+
+
+def questions(count: int, seed: int = 0) -> list[Sample]:
+    """The right choice is the one with a good word; two to four choices."""
+    chance = Random(seed)
+    found = []
+    for i, text in enumerate(tiny.texts(count, seed, 6)):
+        choices = [
+            f"{chance.choice(['bad', 'poor', 'dull'])} {x}" for x in tiny.texts(chance.randint(2, 4), i, 3)
+        ]
+        gold = chance.randrange(len(choices))
+        choices[gold] = f"{chance.choice(['good', 'great', 'fine'])} film"
+        found.append(sample(text, *choices, key=str(i), gold=gold))
+    return found
+
+
+def trained(method: str, name: str = "full", **changes: object):
+    samples = questions(6)
+    return join(tiny.start(method), MultipleChoice.of(samples), tiny.recipe(name, **changes), 0)
+
+
+def batch_of(model, samples: Sequence[Sample], gold: bool = True) -> Batch:
+    codec, task = model.start.codec, model.learned
+    return task_batch(task, codec, samples, task.rows(codec, samples), gold)
+
+
+def logits_of(model, samples: Sequence[Sample]) -> torch.Tensor:
+    return model.model.eval()(batch_of(model, samples, gold=False)).scores["logits"]
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_a_choice_is_scored_alike_beside_any_neighbours(method):
+    model, samples = trained(method), questions(6)
+    together = logits_of(model, samples)
+    for b, one in enumerate(samples):
+        alone = logits_of(model, [one])[0]
+        torch.testing.assert_close(together[b, : len(alone)], alone, atol=1e-5, rtol=0)
+        assert (together[b, len(alone) :] == -torch.inf).all()
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_the_order_of_choices_permutes_the_scores_and_nothing_else(method):
+    model = trained(method)
+    one = sample("the film was", "good", "bad plot", "not very dull", "fine", gold=0)
+    turned = replace(one, parts=(one.parts[0], *one.parts[:0:-1]))
+    before, after = logits_of(model, [one]), logits_of(model, [turned])
+    torch.testing.assert_close(after.flip(1), before, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_gold_never_leaks(method):
+    model, samples = trained(method), questions(6)
+    other = [replace(s, gold=(s.gold + 1) % (len(s.parts) - 1)) for s in samples]
+    with torch.no_grad():
+        right, wrong = (
+            model.model.eval()(batch_of(model, some)).scores["logits"] for some in (samples, other)
+        )
+    assert torch.equal(right, wrong)
+
+
+def test_each_choice_stands_after_the_question_as_a_part_of_its_own():
+    model = trained("ulmfit")
+    (rows,) = model.task.rows(model.start.codec, [sample("the film", "good", "bad plot", gold=1)])
+    assert [sorted({part for part in row.part if part >= 0}) for row in rows] == [[0, 1], [0, 2]]
+
+
+def test_losses_of_single_samples_add_up_to_the_loss_of_the_batch():
+    model, samples = trained("wordvectors"), questions(6)
+    model.model.eval()
+    alone = [model.model(batch_of(model, [one])).loss.item() for one in samples]
+    batch = batch_of(model, samples)
+    assert model.model(batch).loss.item() == pytest.approx(sum(alone), rel=1e-5)
+    assert model.model.head.targets(batch) == len(samples)
+
+
+def test_the_loss_is_the_softmax_over_the_sample_s_own_choices():
+    head = ChoiceHead(3, 0.0)
+    batch = Batch(*[torch.zeros(5, 1)] * 3, torch.tensor([0, 0, 1, 1, 1]))
+    batch.given = {"choice": torch.arange(5), "asked": batch.owner}
+    batch.gold = {"choice": torch.tensor([1, 2])}
+    logits = torch.tensor([[1.0, 3.0, -torch.inf], [0.5, 0.0, 2.0]])
+    wanted = -(logits[0, :2].log_softmax(0)[1] + logits[1].log_softmax(0)[2])
+    torch.testing.assert_close(head.loss({"logits": logits}, batch), wanted)
+
+
+def test_all_choices_of_a_sample_lose_the_same_features():
+    from pretune.encoder import Encoded
+
+    torch.manual_seed(0)
+    head = ChoiceHead(50, 0.5).train()
+    with torch.no_grad():
+        head.linear.weight.fill_(1)
+        head.linear.bias.zero_()
+    owner = torch.tensor([0, 0, 0, 1, 1])
+    batch = Batch(*[torch.zeros(5, 1)] * 3, owner, {"choice": torch.arange(5), "asked": owner})
+    summary = torch.arange(50.0).expand(5, 50)  # equal for all: so must be what is left of them
+    logits = head(Encoded((), batch.mask, summary), batch)["logits"]
+    assert logits[0].unique().numel() == 1 and logits[1, :2].unique().numel() == 1
+    assert logits[0, 0] != logits[1, 0]  # but samples draw masks of their own
+
+
+def test_several_rows_of_a_choice_are_averaged():
+    from pretune.encoder import Encoded
+
+    head = ChoiceHead(2, 0.0).eval()
+    owner = torch.tensor([0, 0, 0])
+    batch = Batch(*[torch.zeros(3, 1)] * 3, owner)
+    batch.given = {"choice": torch.tensor([0, 0, 1]), "asked": torch.tensor([0, 0])}
+    summary = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    logits = head(Encoded((), batch.mask, summary), batch)["logits"]
+    wanted = head.linear(torch.tensor([[2.0, 3.0], [5.0, 6.0]]))[:, 0]
+    torch.testing.assert_close(logits[0], wanted)
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+@pytest.mark.parametrize("name", ["full", "gradual", "features"])
+def test_a_handful_is_learned_by_heart_with_every_recipe(method, name):
+    samples = questions(8)
+    changes = {"gradual": {"epochs": 15}, "full": {"epochs": 30}, "features": {"epochs": 60, "bilstm": 8}}
+    recipe = tiny.recipe(name, batch_size=4, **changes[name])
+    task = MultipleChoice.of(samples, dropout=0.0)
+    model, _ = finetune(tiny.start(method), task, recipe, samples, [], Fitting(quiet=True))
+    assert task.score([s.gold for s in samples], model.answers(samples))["accuracy"] >= 0.75
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_what_is_saved_answers_as_it_did(method, tmp_path: Path):
+    samples = questions(8)
+    task = MultipleChoice.of(samples)
+    model, fitted = finetune(
+        tiny.start(method), task, tiny.recipe("full"), samples[:6], samples[6:], Fitting(quiet=True)
+    )
+    model.save(tmp_path / "model", {})
+    again = load_trained(tmp_path / "model")
+    assert again.task == task and set(fitted.best) == {"accuracy"}
+    assert again.answers(samples) == model.answers(samples)
+    assert Predictor.load(tmp_path / "model").answer(samples[0]) == model.answers(samples[:1])
+
+
+def test_an_answer_says_which_choice_and_how_likely_each_is():
+    (answer,) = trained("wordvectors").answers([sample("the film", "good", "bad", "dull")])
+    assert answer.choice == max(range(3), key=lambda k: answer.scores[str(k)]) == answer.said
+    assert sum(answer.scores.values()) == pytest.approx(1) and list(answer.scores) == ["0", "1", "2"]
+    assert answer.to_dict() == {"choice": answer.choice, "scores": answer.scores}
+
+
+def test_several_models_answer_by_the_mean_of_their_probabilities():
+    task = MultipleChoice()
+    one = [Answer(choice=0, scores={"0": 0.5, "1": 0.4, "2": 0.1})]
+    two = [Answer(choice=2, scores={"0": 0.0, "1": 0.4, "2": 0.6})]
+    (mean,) = task.average([one, two])
+    assert mean.choice == 1 and mean.scores == pytest.approx({"0": 0.25, "1": 0.4, "2": 0.35})
+
+
+def test_every_choice_adds_to_the_auxiliary_loss():
+    """L1 over the rows of all choices, wrong ones too."""
+    start, samples = tiny.start("ulmfit"), questions(3)
+    joint = Joint(MultipleChoice.of(samples), weight=0.5)
+    head = joint.head(start.encoder).eval()
+    batch = task_batch(joint, start.codec, samples, joint.rows(start.codec, samples), gold=True)
+    top = start.encoder.eval()(batch)
+    scores = head(top, batch)
+    auxiliary = head.loss(scores, batch) - head.main.loss(scores, batch)
+    each = []
+    for b in range(len(samples)):
+        rows = []
+        for n in (batch.owner == b).nonzero()[:, 0].tolist():
+            length = int(batch.mask[n].sum())
+            logits = top.layers[-1][n, : length - 1] @ start.encoder.embedding_weight.T
+            logits = logits + start.encoder.decoder_bias
+            rows.append(torch.nn.functional.cross_entropy(logits, batch.ids[n, 1:length]))
+        each.append(torch.stack(rows).mean())
+    torch.testing.assert_close(auxiliary, 0.5 * torch.stack(each).sum(), atol=1e-4, rtol=1e-4)
+
+
+class Short:
+    """A codec of characters that keeps the first ten of each text."""
+
+    pad_id, size = 0, 300
+
+    def encode(self, samples_parts, unordered=False):
+        from pretune.data.rows import Row
+
+        found = []
+        for parts in samples_parts:
+            tokens = [(k, i, ord(c)) for k, part in enumerate(parts) for i, c in enumerate(part.text[:10])]
+            chars = [Span(i, i + 1) for _, i, _ in tokens]
+            found.append([Row([c for *_, c in tokens], [0] * len(tokens), [k for k, *_ in tokens], chars)])
+        return found
+
+
+def read(one: Sample, cut: str) -> str:
+    """What of the first part is read."""
+    ((row, _),) = MultipleChoice(cut=cut).rows(Short(), [one])
+    covered = "".join(
+        one.texts[0][span.start] for part, span in zip(row.part, row.chars, strict=True) if part == 0
+    )
+    said = "".join(chr(c) for part, c in zip(row.part, row.ids, strict=True) if part == 0)
+    assert covered == said  # characters are those of the whole part
+    return said
+
+
+def test_a_long_context_gives_way_and_the_question_stays():
+    text = "aa bb cc dd Why?"
+    one = Sample("1", (Part(text), Part("x"), Part("y")), 0, (Span(12, 16),))
+    assert read(one, "codec") == "aa bb cc d"
+    assert read(one, "end") == "aa bb Why?"
+    assert read(one, "start") == "cc dd Why?"
+    assert read(replace(one, marks=()), "end") == "aa bb cc d"
+
+
+def test_a_question_that_is_too_long_itself_loses_its_whole_context():
+    text = "aa bb Whyever not this?"
+    one = Sample("1", (Part(text), Part("x"), Part("y")), 0, (Span(6, 23),))
+    assert read(one, "end") == "Whyever no" == read(one, "start")
+
+
+def test_a_context_that_fits_is_left_alone():
+    one = Sample("1", (Part("aa Why?"), Part("x"), Part("y")), 0, (Span(3, 7),))
+    assert read(one, "end") == "aa Why?"
+
+
+def test_what_cannot_be_asked_is_refused():
+    codec = tiny.start("wordvectors").codec
+    with pytest.raises(UserError, match="'7' has 1 choices; a question and at least two"):
+        MultipleChoice().rows(codec, [sample("a", "b", key="7")])
+    with pytest.raises(UserError, match="the answer 3; it must be a whole number from 0 to 1"):
+        MultipleChoice.of([sample("a", "b", "c", gold=3)])
+    with pytest.raises(UserError, match="no sample has an answer"):
+        MultipleChoice.of([sample("a", "b", "c")])
+    with pytest.raises(UsageError, match=r"task\.cut is 'middle'; choose one of end, start, codec"):
+        MultipleChoice(cut="middle")
+    with pytest.raises(UsageError, match=r"task\.dropout is 1"):
+        MultipleChoice(dropout=1)
