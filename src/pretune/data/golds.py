@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pretune.data.files import listed, shown
 from pretune.data.tables import NUMBER, Table, TableRow
@@ -130,3 +131,19 @@ def label_notes(name: str, golds: Sequence[Gold], kind: LabelKind) -> list[str]:
     if kind == "one" and len(counts) > 20 and len(counts) > len(golds) / 2:
         notes.append(f"{name}: {len(counts)} different labels on {len(golds)} rows; is --label right?")
     return notes
+
+
+def in_order(labels: set[str]) -> tuple[str, ...]:
+    """Numbers by value, other labels by alphabet with the numbers in them by value: "2" before "10"."""
+
+    def place(label: str) -> tuple[Any, ...]:
+        try:
+            value = float(label)
+        except ValueError:
+            value = float("nan")
+        if math.isfinite(value):
+            return (0, value, label)
+        pieces = re.split(r"([0-9]+)", label)  # text at even places, digits at odd
+        return (1, [int(piece) if i % 2 else piece for i, piece in enumerate(pieces)], label)
+
+    return tuple(sorted(labels, key=place))

@@ -195,7 +195,7 @@ class _Question:
         assert isinstance(task, Classification)
         logits = logits.double()
         if self.label is None:
-            return logits[:, 0] * task.spread + task.center
+            return task.values(logits)
         place = task.labels.index(self.label)
         if task.kind == "many":
             return logits[:, place]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import fsum, inf, isfinite, sqrt
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from pretune.data.golds import in_order
 from pretune.data.rows import Codec, Row
 from pretune.data.samples import Sample
 from pretune.encoder import Encoder
@@ -20,6 +20,7 @@ from pretune.metrics.regression import mae, pearson, rmse, spearman
 from pretune.tasks.balance import class_weights, in_order_of, positive_weights
 from pretune.tasks.base import Answer, Scores, Task
 from pretune.tasks.pairs import rows_of_pairs, sides
+from pretune.tasks.similarity import Orders, expected_level, rows_of_orders, shares_of_levels
 from pretune.tasks.summary_head import ClassificationHead, SummaryNorm, by_owner
 
 __all__ = ["Classification", "ClassificationHead", "Kind", "SummaryNorm", "by_owner", "in_order"]
@@ -36,7 +37,8 @@ class Classification(Task):
     Golds are a label (`one`), a tuple of labels (`many`) or a float (`number`). `one` is chosen by accuracy,
     `many` by micro F1 at a threshold, `number` by Pearson's correlation. A pair (two parts) becomes
     one row or several, as the method's codec reads it; the summaries of a sample's rows are averaged.
-    `pair="siamese"` has each text read alone, and the head compares the two.
+    `pair="siamese"` has each text read alone, and the head compares the two. A pair whose order means nothing
+    (is one a paraphrase of the other? how alike are they?) may be read both ways: `orders`.
 
         task = Classification.of(train, "one")
     """
@@ -47,6 +49,12 @@ class Classification(Task):
     pair: Literal["joined", "siamese"] = "joined"
     """How two texts are read: joined, one after the other; siamese: each alone, and the head sees both
     summaries u and v as [u; v; |u - v|; u * v] (Conneau et al. 2017, section 3.1)."""
+    orders: Orders = "method"
+    """Of joined pairs. both: each is read both ways, so that the answer is the same whichever text comes
+    first; given: as it came; method: numbers as the method's paper has it, which for GPT is both, labels as
+    they came."""
+    of_rows: Literal["mean", "sum"] = "mean"
+    """What stands for a sample of several rows: GPT adds those of both orders (section 3.3)."""
     head_kind: Literal["linear", "two_layer"] = "linear"
     """`linear` as in GPT and BERT, or the two blocks with batch norm of ULMFiT (section 3.3)."""
     hidden: int | tuple[int, ...] = 50
@@ -65,6 +73,9 @@ class Classification(Task):
     """Probability above which one of many labels is said."""
     y_range: tuple[float, float] | None = None
     """No number outside these is answered: a sigmoid between them."""
+    levels: tuple[int, int] | None = None
+    """Whole numbers from the first to the last, such as [0,5], become classes: the gold is shared out between
+    the two around it, the answer is the mean by the probabilities (Tai et al. 2015); none: regression."""
     center: float = 0.0
     """Mean of the training numbers: the head learns standardised ones."""
     spread: float = 1.0
@@ -77,8 +88,15 @@ class Classification(Task):
 
     def _check_head(self) -> None:
         widths = (self.hidden,) if isinstance(self.hidden, int) else self.hidden
-        if self.pair not in ("joined", "siamese"):
-            raise choose("task.pair", self.pair, ("joined", "siamese"))
+        for name, possible in (
+            ("pair", ("joined", "siamese")),
+            ("orders", get_args(Orders)),
+            ("of_rows", ("mean", "sum")),
+        ):
+            if getattr(self, name) not in possible:
+                raise choose(f"task.{name}", getattr(self, name), possible)
+        if self.pair == "siamese" and self.orders == "both":
+            raise UsageError("task.pair is siamese, which reads no text after another; leave task.orders out")
         if any(width < 1 for width in widths):
             raise UsageError(f"task.hidden is {_said(self.hidden)}; it must be at least 1")
         each = self.dropout if isinstance(self.dropout, tuple) else (self.dropout,)
@@ -100,6 +118,7 @@ class Classification(Task):
             "sampling": ("one",),
             "threshold": ("many",),
             "y_range": ("number",),
+            "levels": ("number",),
         }
         for name, possible in kinds.items():
             if self.kind not in possible and getattr(self, name) != plain.get(name):
@@ -119,6 +138,10 @@ class Classification(Task):
             raise UsageError(
                 f"task.y_range is {_said(self.y_range)}; give the lowest number, then the highest"
             )
+        if self.levels is not None and self.y_range is not None:
+            raise UsageError("task.levels answer between the first and the last; leave task.y_range out")
+        if self.levels is not None and not self.levels[0] < self.levels[1]:
+            raise UsageError(f"task.levels is {_said(self.levels)}; give the lowest, then the highest")
         if self.class_weights == "balanced" == self.sampling:
             raise UsageError(
                 "task.class_weights and task.sampling are both balanced, which counts rare labels twice; "
@@ -147,12 +170,12 @@ class Classification(Task):
 
     def fitted_to(self, samples: Sequence[Sample]) -> Classification:
         """With balanced weights as these training samples have them; their numbers must be in range."""
-        if self.y_range is not None:
-            for sample in samples:
-                if not self.y_range[0] <= sample.gold <= self.y_range[1]:
+        for name, ends in (("y_range", self.y_range), ("levels", self.levels)):
+            for sample in samples if ends is not None else ():
+                if ends is not None and not ends[0] <= sample.gold <= ends[1]:
                     raise UserError(
-                        f"sample {sample.key!r} has the number {sample.gold:g}, outside task.y_range "
-                        f"{_said(self.y_range)}"
+                        f"sample {sample.key!r} has the number {sample.gold:g}, outside task.{name} "
+                        f"{_said(ends)}"
                     )
         if self.class_weights != "balanced":
             return self
@@ -181,6 +204,17 @@ class Classification(Task):
     def standardised(self, value: float) -> float:
         return (value - self.center) / self.spread
 
+    def values(self, logits: Tensor) -> Tensor:  # (B, C) -> (B,)
+        """The numbers that logits stand for."""
+        if self.levels is not None:
+            return expected_level(logits, self.levels)
+        return logits[:, 0] * self.spread + self.center
+
+    @property
+    def outputs(self) -> int:
+        """C, the width of the logits."""
+        return self.levels[1] - self.levels[0] + 1 if self.levels is not None else len(self.labels) or 1
+
     @property
     def metric(self) -> str:
         return METRICS[self.kind]
@@ -188,13 +222,17 @@ class Classification(Task):
     def rows(self, codec: Codec, samples: Sequence[Sample]) -> list[list[Row]]:
         if self.pair == "siamese":
             return rows_of_pairs(codec, samples)
+        if self.orders == "both" or (self.orders == "method" and self.kind == "number"):
+            return rows_of_orders(codec, samples, self.orders == "both")
         return codec.encode([sample.parts for sample in samples])
 
     def given(self, samples: Sequence[Sample], rows: Sequence[Sequence[Row]]) -> dict[str, Tensor]:
         return {"side": sides(rows)} if self.pair == "siamese" else {}  # (N,)
 
     def gold(self, samples: Sequence[Sample], rows: Sequence[Sequence[Row]]) -> dict[str, Tensor]:
-        """`label` (B,), `labels` (B, C) of 0 and 1, or `value` (B,) standardised."""
+        """`label` (B,), `labels` (B, C) of 0 and 1, `value` (B,) standardised, `shares` (B, C) of levels."""
+        if self.levels is not None:
+            return {"shares": shares_of_levels([float(sample.gold) for sample in samples], self.levels)}
         if self.kind == "number":
             values = [self.standardised(float(sample.gold)) for sample in samples]
             return {"value": torch.tensor(values)}  # (B,)
@@ -223,8 +261,7 @@ class Classification(Task):
         logits = scores["logits"].detach().to("cpu", torch.float64)  # (B, C)
         if self.kind == "number":
             low, high = self.y_range or (-inf, inf)  # a rounding error is not outside either
-            values = [value * self.spread + self.center for value in logits[:, 0].tolist()]
-            return [Answer(value=min(high, max(low, value))) for value in values]
+            return [Answer(value=min(high, max(low, value))) for value in self.values(logits).tolist()]
         shares = logits.softmax(-1) if self.kind == "one" else logits.sigmoid()  # (B, C)
         return [self._answer(row) for row in shares.tolist()]
 
@@ -265,22 +302,6 @@ class Classification(Task):
             return {}
         said = [answer.label if self.kind == "one" else answer.labels for answer in answers]
         return by_label(golds, said, self.labels)
-
-
-def in_order(labels: set[str]) -> tuple[str, ...]:
-    """Numbers by value, other labels by alphabet with the numbers in them by value: "2" before "10"."""
-
-    def place(label: str) -> tuple[Any, ...]:
-        try:
-            value = float(label)
-        except ValueError:
-            value = float("nan")
-        if isfinite(value):
-            return (0, value, label)
-        pieces = re.split(r"([0-9]+)", label)  # text at even places, digits at odd
-        return (1, [int(piece) if i % 2 else piece for i, piece in enumerate(pieces)], label)
-
-    return tuple(sorted(labels, key=place))
 
 
 def _said(value: Any) -> Any:

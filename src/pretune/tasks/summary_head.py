@@ -20,15 +20,17 @@ if TYPE_CHECKING:
 
 
 class ClassificationHead(Head):
-    """Summary -> logits (B, C); C is 1 for numbers."""
+    """Summary -> logits (B, C); C is 1 for numbers, or how many levels they have."""
 
     def __init__(self, task: Classification, summary_width: int) -> None:
         super().__init__()
         self.kind, self.smoothing = task.kind, task.label_smoothing
+        names = {"one": "label", "many": "labels", "number": "value" if task.levels is None else "shares"}
+        self.gold = names[task.kind]
         self.balanced = task.class_weights == "balanced"
-        self.compares = task.pair == "siamese"
+        self.compares, self.adds = task.pair == "siamese", task.of_rows == "sum"
         summary_width *= 4 if self.compares else 1
-        outputs = len(task.labels) or 1  # C
+        outputs = task.outputs  # C
         layers: list[nn.Module]
         if task.head_kind == "linear":
             layers = [nn.Dropout(task.dropouts()[0]), nn.Linear(summary_width, outputs)]
@@ -43,11 +45,15 @@ class ClassificationHead(Head):
         self.register_buffer("weights", task.weight_of_labels(), persistent=False)
 
     def forward(self, encoded: Encoded, batch: Batch) -> Scores:
-        summary = (compared if self.compares else by_owner)(encoded.summary, batch)  # (B, S) or (B, 4S)
+        if self.compares:
+            summary = compared(encoded.summary, batch)  # (B, 4S)
+        else:
+            summary = by_owner(encoded.summary, batch, self.adds)  # (B, S)
         return {"logits": self.layers(summary).float()}  # (B, C)
 
     def loss(self, scores: Scores, batch: Batch) -> Tensor:
-        """The sum of -log p(label), smoothed, times the label's weight; of C decisions each; or of squares.
+        """The sum of -log p(label), smoothed, times the label's weight; of C decisions each; of squares; or
+        of -sum p log q, the levels' shares against the softmax.
 
         Smoothing by e takes (1 - e) of the gold and e / C of every label, e / 2 of yes and no.
         """
@@ -65,12 +71,14 @@ class ClassificationHead(Head):
             return F.binary_cross_entropy_with_logits(
                 logits, wanted, reduction="sum", pos_weight=self.weights
             )
+        if self.gold == "shares":
+            return F.cross_entropy(logits, batch.gold["shares"], reduction="sum")
         return F.mse_loss(logits[:, 0], batch.gold["value"], reduction="sum")
 
     def targets(self, batch: Batch) -> int:
         """B; for many labels each of the B·C decisions."""
-        names = {"one": "label", "many": "labels", "number": "value"}
-        return batch.gold[names[self.kind]].numel()
+        gold = batch.gold[self.gold]
+        return gold.numel() if self.kind == "many" else len(gold)
 
 
 def _blocks(widths: tuple[int, ...], dropouts: tuple[float, ...]) -> list[nn.Module]:
@@ -112,14 +120,13 @@ class SummaryNorm(nn.BatchNorm1d):
         )
 
 
-def by_owner(summary: Tensor, batch: Batch) -> Tensor:
-    """The mean summary of each sample's rows: (N, S) -> (B, S).
-
-    GPT adds the two readings of a pair (section 3.3); the linear layer absorbs the half.
-    """
+def by_owner(summary: Tensor, batch: Batch, add: bool = False) -> Tensor:
+    """The mean summary of each sample's rows, or their sum: (N, S) -> (B, S)."""
     samples = batch.samples
     if samples == len(summary):
         return summary
     totals = summary.new_zeros(samples, summary.shape[1]).index_add(0, batch.owner, summary)  # (B, S)
+    if add:
+        return totals
     counts = torch.bincount(batch.owner, minlength=samples)  # (B,)
     return totals / counts[:, None]
