@@ -113,7 +113,8 @@ def test_probabilities_of_all_words_add_up_to_one(elmo: Path) -> None:
             (score,) = lm.score([["a", word if word != "<UNK>" else "unheard-of", "film"]])
             assert score.forward is not None
             total += exp(score.forward[1])
-    everything = lm._log_softmax(lm._hidden([lm._read("a")], None)[0]["hidden"][0, 1]).exp()
+    scorer: Any = lm.scorer
+    everything = scorer.log_softmax(scorer.hidden([scorer.read("a")], None)[0]["hidden"][0, 1]).exp()
     marks = float(everything[vocab.ids["<S>"]] + everything[vocab.ids["</S>"]])
     assert total + marks == pytest.approx(1, abs=1e-5)
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import Any, Final, Protocol, cast
+from typing import Any, ClassVar, Final, Protocol, cast
 
 import torch
 from torch import Tensor
 
+from pretune.errors import UsageError
 from pretune.layers.packing import packed
+from pretune.methods.gpt.bpe import END as END_OF_WORD
+from pretune.methods.gpt.encoder import GPT
+from pretune.methods.gpt.tokens import SPECIALS, GPTCodec
 from pretune.methods.ulmfit import AWDLSTM, UlmfitCodec
 from pretune.methods.ulmfit.rules import END, FIELD, PAD, START
+from pretune.runs.left_to_right import GPTText
 from pretune.runs.search import Reader
 from pretune.runs.trained import evaluating
 from pretune.tasks.next_token import NextTokenHead, adaptive_of
@@ -81,11 +86,12 @@ class UlmfitWriter:
     codec: UlmfitCodec
     leftwards: bool = field(init=False)
     opening: list[int] = field(init=False)  # marks before every text, from left to right
-    _across: Tensor | None = field(init=False, default=None, repr=False)
+    _decoder: Decoder = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.leftwards = self.codec.config.direction == "backward"
         self.opening = self.codec.ids([""])[0]
+        self._decoder = Decoder(self.model)
 
     @property
     def ends(self) -> tuple[int, ...]:
@@ -130,26 +136,101 @@ class UlmfitWriter:
         with evaluating(self.model), torch.no_grad():
             for some in torch.split(ids.to(device), PROMPT_TOKENS, dim=1):
                 top, carry = encoder.read_on(some, carry)
-            return self._logits(top[:, -1]).float().log_softmax(-1).cpu(), carry  # (N, V)
+            return self._decoder(top[:, -1]).float().log_softmax(-1).cpu(), carry  # (N, V)
 
     def pick(self, carry: Any, rows: Tensor) -> Any:
-        """Rows are the last dimension but one of every tensor of the state."""
-        if isinstance(carry, Tensor):
-            return carry.index_select(-2, rows.to(carry.device))
-        return tuple(self.pick(part, rows) for part in carry)
-
-    def _logits(self, top: Tensor) -> Tensor:  # (N, D) -> (N, V)
-        """By a decoder laid out across, once for all that is written: few rows cost the reading of it.
-
-        The weights must stay as they are while this writer writes.
-        """
-        head = cast(NextTokenHead, self.model.head)
-        if top.device.type != "cpu" or adaptive_of(self.model.encoder) is not None:
-            return head.logits(top)
-        weight, bias = head.decoder()
-        if self._across is None:
-            self._across = packed(weight, "across", lambda w: w.t().contiguous())  # (D, V)
-        return torch.addmm(bias, top, self._across)
+        return pick_rows(carry, rows)
 
     def _known(self, *words: str) -> tuple[int, ...]:
         return tuple(self.codec.vocab.ids[word] for word in words if word in self.codec.vocab.ids)
+
+
+@dataclass
+class GPTWriter:
+    """A GPT: from left to right, after a prompt, for it has learned no mark that opens or ends a text.
+
+    It knows `context` positions. A prompt that has more tokens is read from its end alone; a text that has
+    filled them goes on from its later half, read again as if it were a beginning. So there are always at
+    least half a context of tokens, or all, before the one that is written.
+    """
+
+    model: Model
+    codec: GPTCodec
+    leftwards: ClassVar[bool] = False
+    ends: ClassVar[tuple[int, ...]] = ()
+    closing: ClassVar[tuple[int, ...]] = ()
+    silent: ClassVar[tuple[int, ...]] = ()  # marks of tasks are not among the tokens that the head compares
+    _decoder: Decoder = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._decoder = Decoder(self.model)
+
+    @property
+    def unknown(self) -> int | None:
+        return self.codec.unknown_id
+
+    def id_of(self, word: str) -> int | None:
+        """A piece as the vocabulary has it, or a whole word."""
+        ids = self.codec.vocab.ids
+        return None if word in SPECIALS else ids.get(word, ids.get(word + END_OF_WORD))
+
+    def prompt(self, text: str) -> list[int]:
+        ids = self.codec.ids([text])[0]
+        if not ids:
+            raise UsageError("a GPT has no mark for the beginning of a text; give a prompt with some words")
+        return ids
+
+    def unknown_words(self, text: str) -> list[str]:
+        """The words, between spaces, that have a character outside the vocabulary."""
+        unknown = self.codec.unknown_id
+        words = list(dict.fromkeys(text.split()))
+        return [word for word, ids in zip(words, self.codec.ids(words), strict=True) if unknown in ids]
+
+    def words(self, ids: Sequence[int]) -> tuple[str, ...]:
+        return tuple(GPTText(self.model, self.codec).words(ids))
+
+    def text(self, ids: Sequence[int]) -> str:
+        return self.codec.decode(ids)
+
+    def read(self, ids: Tensor, carry: Any) -> tuple[Tensor, Any]:
+        """The state is the ids that stand at the positions, (N, T), and the keys and values of them."""
+        encoder = cast(GPT, self.model.encoder)
+        context = encoder.config.context
+        before, kept = carry or (ids[:, :0], None)
+        there = torch.cat((before, ids), 1)  # (N, T)
+        if there.shape[1] > context:
+            ids = there = there[:, -(max(1, context // 2) if carry else context) :]
+            kept = None
+        with evaluating(self.model), torch.no_grad():
+            top, kept = encoder.read_on(ids.to(encoder.tokens.weight.device), kept)
+            return self._decoder(top[:, -1]).float().log_softmax(-1).cpu(), (there, kept)  # (N, V)
+
+    def pick(self, carry: Any, rows: Tensor) -> Any:
+        return pick_rows(carry, rows)
+
+
+class Decoder:
+    """A tied decoder laid out across, once for all that is written: few rows cost the reading of it.
+
+    The weights must stay as they are while a writer writes.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._head = cast(NextTokenHead, model.head)
+        self._adaptive = adaptive_of(model.encoder) is not None
+        self._across: Tensor | None = None  # (D, V)
+
+    def __call__(self, top: Tensor) -> Tensor:  # (N, D) -> (N, V)
+        if top.device.type != "cpu" or self._adaptive:
+            return self._head.logits(top)
+        weight, bias = self._head.decoder()
+        if self._across is None:
+            self._across = packed(weight, "across", lambda w: w.t().contiguous())
+        return torch.addmm(bias, top, self._across)
+
+
+def pick_rows(carry: Any, rows: Tensor) -> Any:
+    """Some rows of a state, which are the last dimension but one of all its tensors."""
+    if isinstance(carry, Tensor):
+        return carry.index_select(-2, rows.to(carry.device))
+    return tuple(pick_rows(part, rows) for part in carry)

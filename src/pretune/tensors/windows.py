@@ -146,7 +146,7 @@ class ScoredWindows:
 def window_batch(
     ids: Ids, begins: NDArray[Any], lengths: NDArray[Any], skipped: NDArray[Any], pad_id: int
 ) -> Batch:
-    """`lengths[n]` tokens from `begins[n]` on, each with the one after it as target but for the first skipped.
+    """`lengths[n]` tokens from `begins[n]` on; what follows is asked of all but the first `skipped[n]`.
 
     begins, lengths, skipped (N,); all of a window's tokens have one after them in `ids`.
     """
