@@ -67,6 +67,7 @@ class Files(NamedTuple):
     head: Mapping[str, Tensor]
     config: Mapping[str, Any]
     notes: list[str]
+    specials: bool = False  # whether their rows are there, whatever the vocabulary says
 
 
 def import_gpt(source: Path, codec: Mapping[str, Any], encoder: Mapping[str, Any], seed: int = 0) -> Imported:
@@ -99,8 +100,9 @@ def import_gpt(source: Path, codec: Mapping[str, Any], encoder: Mapping[str, Any
 def _summary(network: GPT, layout: Layout) -> str:
     config, parameters = network.config, sum(x.numel() for x in network.parameters())
     return (
-        f"{parameters:,} parameters, laid out as by {AUTHORS[layout]}: {len(network.tokens.weight):,} pieces of "
-        f"{config.width:,} values, {config.layers} blocks of {config.heads} heads, {config.context:,} positions"
+        f"{parameters:,} parameters, laid out as by {AUTHORS[layout]}: {len(network.tokens.weight):,} pieces "
+        f"of {config.width:,} values, {config.layers} blocks of {config.heads} heads, {config.context:,} "
+        "positions"
     )
 
 
@@ -118,7 +120,7 @@ def _read(source: Path) -> Files:
         if source.suffix != ".npz":
             raise UserError(f"{source} is a file; give the folder of weights and vocabulary, or an .npz")
         tensors, notes = read_saved(source, len(files.read(source.parent)[0]))
-        return Files(source.parent, source, tensors, "original", {}, {}, notes)
+        return Files(source.parent, source, tensors, "original", {}, {}, notes, specials=True)
     for folder in (source, source / "model"):
         if (folder / SHAPES).is_file():
             return Files(folder, folder / SHAPES, read_arrays(folder), "original", {}, {}, [])
@@ -166,13 +168,13 @@ def _rows(read: Files, codec: GPTCodec) -> tuple[dict[str, Tensor], bool, list[s
     """
     rows, added = len(read.tensors[TOKENS]), _added(read.folder)
     plain = codec.size - len(SPECIALS)
-    own = codec.size == len(files.read(read.folder)[0])  # the vocabulary itself ends with them
+    own = read.specials or codec.size == len(files.read(read.folder)[0])  # which itself ends with them
     own = own or [added.get(plain + number) for number in range(len(SPECIALS))] == list(SPECIALS)
     wanted = codec.size if own else plain
     if rows < wanted:
         raise UserError(
-            f"{read.folder}: the vocabulary has {wanted:,} pieces, {read.weights.name} rows for {rows:,}; they "
-            "do not belong together"
+            f"{read.folder}: the vocabulary has {wanted:,} pieces, {read.weights.name} rows for {rows:,}; "
+            "they do not belong together"
         )
     notes = []
     if rows > wanted:
