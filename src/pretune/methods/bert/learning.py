@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from heapq import heapify, heappop, heappush
+from itertools import pairwise
 
 from pretune.methods.bert.wordpiece import INSIDE
 
@@ -48,7 +49,7 @@ class _Merging:
         self.counts: Counter[Pair] = Counter()
         self.where: defaultdict[Pair, set[int]] = defaultdict(set)
         for i, (pieces, n) in enumerate(words):
-            for pair in zip(pieces, pieces[1:]):
+            for pair in pairwise(pieces):
                 self.counts[pair] += n
                 self.where[pair].add(i)
         self.queue = [(-n, pair) for pair, n in self.counts.items()]
@@ -84,7 +85,7 @@ class _Merging:
                 new[-1] = joined
             else:
                 new.append(piece)
-        before, after = Counter(zip(pieces, pieces[1:])), Counter(zip(new, new[1:]))
+        before, after = Counter(pairwise(pieces)), Counter(pairwise(new))
         self.words[i] = new, n
         for other in before.keys() | after.keys():
             self.counts[other] += n * (after[other] - before[other])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
@@ -18,7 +19,7 @@ from pretune.data.segment import CJK, guess_language
 from pretune.data.vocab import Vocab, counted, write_text
 from pretune.errors import UsageError, UserError, choose
 from pretune.methods.bert.learning import learn_pieces
-from pretune.methods.bert.wordpiece import INSIDE, UNKNOWN, Style, WordPiece
+from pretune.methods.bert.wordpiece import INSIDE, RUN, UNKNOWN, Pieces, Style, WordPiece
 
 PAD, CLASSIFY, SEPARATOR, MASK = "[PAD]", "[CLS]", "[SEP]", "[MASK]"
 SPECIALS: Final = (PAD, UNKNOWN, CLASSIFY, SEPARATOR, MASK)  # the first ids of a learned vocabulary
@@ -88,9 +89,11 @@ class BERTCodec:
             beginning = (text[:10_000] for text in islice(corpus(), 200))
             config = replace(config, language=guess_language(beginning))
         empty = cls(config, SPECIALS)
-        counts = counted(empty.words(text) for text in corpus())
-        longest = empty._pieces.longest
-        kept = {word: n for word, n in counts.items() if len(word) <= longest}
+        counts: Counter[str] = Counter()
+        for run, n in counted(RUN.findall(text) for text in corpus()).items():
+            for word in empty.words(run):
+                counts[word] += n
+        kept = {word: n for word, n in counts.items() if len(word) <= empty._pieces.longest}
         if not kept:
             raise UserError("the corpus has no words to learn a vocabulary from; give more text")
         return cls(config, [*SPECIALS, *learn_pieces(kept, config.vocab_size - len(SPECIALS))])
@@ -112,7 +115,7 @@ class BERTCodec:
         read = iter(self._pieces.pieces([part.text for parts in samples_parts for part in parts]))
         return [[self._row(list(islice(read, len(parts))))] for parts in samples_parts]
 
-    def _row(self, pieces: Sequence[tuple[list[int], list[Span]]]) -> Row:
+    def _row(self, pieces: Sequence[Pieces]) -> Row:
         room = self.config.context - 1 - len(pieces)
         row = Row([self.cls_id], [0], [-1], [NOTHING])
         for number, most in enumerate(kept_lengths([len(ids) for ids, _ in pieces], room)):
@@ -120,7 +123,7 @@ class BERTCodec:
             row.ids.extend([*ids[:most], self.sep_id])
             row.segments.extend([min(number, 1)] * (most + 1))
             row.part.extend([number] * most + [-1])
-            row.chars.extend([*spans[:most], NOTHING])
+            row.chars.extend([*(Span(*span) for span in spans[:most]), NOTHING])
         return row
 
     def decode(self, ids: Iterable[int]) -> str:

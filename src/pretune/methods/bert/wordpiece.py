@@ -7,23 +7,25 @@ scripts; those are read here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, Literal
 from unicodedata import category, normalize
 
-from pretune.data.samples import Span
 from pretune.data.segment import SURROGATES
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 Style = Literal["google", "hf"]
-Pieces = tuple[list[int], list[Span]]
+Pieces = tuple[list[int], list[tuple[int, int]]]
 
 UNKNOWN: Final = "[UNK]"
 INSIDE: Final = "##"  # what a piece that does not begin a word is written with
 LONGEST_WORD: Final = {"google": 200, "hf": 100}  # characters; longer ones are unknown as a whole
-MOST_REMEMBERED: Final = 200_000  # words whose pieces are kept at hand
+RUN: Final = re.compile(r"[^ \t\n\r]+")  # what no word goes beyond
+MOST_REMEMBERED: Final = 100_000  # runs whose pieces are kept at hand
+SHORT: Final = 40  # characters; longer runs will hardly come again
 
 # What is not in these blocks the two read differently: their Unicode tables are of different years, private
 # characters are dropped by one alone, and a sigma that ends a word is small in its own way.
@@ -45,7 +47,7 @@ class WordPiece:
         self.lowercase, self.strip_accents = lowercase, strip_accents
         self.longest = LONGEST_WORD[style]
         self.rust = self._build()
-        self._known: dict[str, list[tuple[int, int]]] = {}
+        self._known: dict[str, Pieces] = {}  # of short runs
 
     def _build(self) -> Tokenizer:
         from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
@@ -62,53 +64,62 @@ class WordPiece:
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         return tokenizer
 
-    def words(self, text: str) -> list[str]:
+    def words(self, run: str) -> list[str]:
         """What pieces are looked for in, in order."""
-        if self._needs_python(text):
-            return [word for word, _ in self._words(text)]
+        if self._needs_python(run):
+            return [word for word, _ in self._words(run)]
         tokenizer: Any = self.rust
-        clean = tokenizer.normalizer.normalize_str(_storable(text))
+        clean = tokenizer.normalizer.normalize_str(_storable(run))
         return [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(clean)]
 
     def ids_of(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text."""
-        quick = [i for i, text in enumerate(texts) if not self._needs_python(text)]
-        read = self.rust.encode_batch_fast([_storable(texts[i]) for i in quick], add_special_tokens=False)
-        found = {i: one.ids for i, one in zip(quick, read, strict=True)}
-        return [found[i] if i in found else self._pieces(text)[0] for i, text in enumerate(texts)]
+        runs = [RUN.findall(text) for text in texts]
+        known = self._read(chain.from_iterable(runs))
+        return [[i for run in some for i in known[run][0]] for some in runs]
 
     def pieces(self, texts: Sequence[str]) -> list[Pieces]:
         """The ids of each text, and what characters of it each stands for."""
-        quick = [i for i, text in enumerate(texts) if not self._needs_python(text)]
-        read = self.rust.encode_batch([_storable(texts[i]) for i in quick], add_special_tokens=False)
-        found = {i: (one.ids, [Span(*x) for x in one.offsets]) for i, one in zip(quick, read, strict=True)}
-        return [found[i] if i in found else self._pieces(text) for i, text in enumerate(texts)]
+        runs = [[(run.group(), run.start()) for run in RUN.finditer(text)] for text in texts]
+        known = self._read(run for some in runs for run, _ in some)
+        return [
+            (
+                [i for run, _ in some for i in known[run][0]],
+                [(at + start, at + end) for run, at in some for start, end in known[run][1]],
+            )
+            for some in runs
+        ]
 
-    def _needs_python(self, text: str) -> bool:
-        return self.style == "google" and not text.isascii() and DIFFERENT.search(text) is not None
+    def _read(self, runs: Iterable[str]) -> dict[str, Pieces]:
+        """The pieces of these runs, each of which is read alone, since no word goes beyond one."""
+        distinct = dict.fromkeys(runs)
+        if len(self._known) + len(distinct) > MOST_REMEMBERED:
+            self._known = {}
+        missing = [run for run in distinct if run not in self._known]
+        quick = [run for run in missing if not self._needs_python(run)]
+        read = self.rust.encode_batch(list(map(_storable, quick)), add_special_tokens=False)
+        found = {run: (one.ids, one.offsets) for run, one in zip(quick, read, strict=True)}
+        found |= {run: self._pieces(run) for run in missing if run not in found}
+        known = {run: found.get(run) or self._known[run] for run in distinct}
+        self._known |= {run: pieces for run, pieces in found.items() if len(run) <= SHORT}
+        return known
 
-    def _pieces(self, text: str) -> Pieces:
+    def _needs_python(self, run: str) -> bool:
+        return self.style == "google" and not run.isascii() and DIFFERENT.search(run) is not None
+
+    def _pieces(self, run: str) -> Pieces:
         ids: list[int] = []
-        spans: list[Span] = []
-        for word, places in self._words(text):
+        spans: list[tuple[int, int]] = []
+        for word, places in self._words(run):
             start = 0
-            for number, end in self._cut(word):
+            for number, end in self._cut(word) or [(self.ids[UNKNOWN], len(word))]:
                 ids.append(number)
-                spans.append(Span(places[start], places[end - 1] + 1))
+                spans.append((places[start], places[end - 1] + 1))
                 start = end
         return ids, spans
 
     def _cut(self, word: str) -> list[tuple[int, int]]:
-        """Id and end of each piece of a word: the longest that fits, from left to right."""
-        known = self._known.get(word)
-        if known is None:
-            if len(self._known) >= MOST_REMEMBERED:
-                self._known.clear()
-            known = self._known[word] = self._found(word) or [(self.ids[UNKNOWN], len(word))]
-        return known
-
-    def _found(self, word: str) -> list[tuple[int, int]]:
-        """The same, empty where some of the word is in no piece."""
+        """Id and end of each piece, the longest that fits from left to right; none for an unknown word."""
         pieces: list[tuple[int, int]] = []
         start = 0
         while start < len(word) <= self.longest:
