@@ -15,6 +15,7 @@ from pretune.errors import UsageError, UserError
 
 LabelKind = Literal["one", "many", "number"]
 Gold = str | tuple[str, ...] | float
+NO_CONSENSUS: Final = "-"  # what SNLI, OCNLI and others write where annotators did not agree
 FLAGS: Final = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
 
 
@@ -57,7 +58,13 @@ def read_golds(
     kind = kind or guess_kind([word for word in words if word is not None])
     if kind == "number":
         return kind, [None if w is None else number(row, w) for row, w in zip(table.rows, words, strict=True)]
-    return "one", words
+    return "one", [None if word == NO_CONSENSUS else word for word in words] if undecided(words) else words
+
+
+def undecided(words: Sequence[str | None]) -> bool:
+    """Whether "-" says that there is no label: not beside a "+", and not as one of two labels."""
+    labels = {word for word in words if word is not None}
+    return NO_CONSENSUS in labels and "+" not in labels and len(labels) > 2
 
 
 def flagged(table: Table, row: TableRow, columns: Sequence[int]) -> tuple[str, ...] | None:

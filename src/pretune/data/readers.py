@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from pretune.data.columns import choose_columns
-from pretune.data.files import check_exists, listed, shown, suffix
+from pretune.data.files import check_exists, listed, read_text, shown, suffix
 from pretune.data.folders import read_folder
-from pretune.data.golds import LabelKind, label_notes, read_golds
+from pretune.data.golds import NO_CONSENSUS, LabelKind, label_notes, read_golds
 from pretune.data.jsonlines import read_jsonl
 from pretune.data.parquet import read_parquet
 from pretune.data.samples import Part, Sample
@@ -95,6 +95,8 @@ def read_table(
     check_exists(path)
     if form == "folder" or (form is None and path.is_dir()):
         return read_folder(path, encoding, labelled)
+    if form is None and suffix(path) == ".txt" and asked and _has_columns(path, asked, encoding):
+        form = "tsv"
     form = form or ENDINGS.get(suffix(path))
     if form is None:
         raise UserError(
@@ -107,6 +109,12 @@ def read_table(
             "or save as .csv"
         )
     return FORMATS[form](path, encoding, asked)
+
+
+def _has_columns(path: Path, asked: Sequence[str], encoding: str) -> bool:
+    """Whether a file of lines is one of columns between tabs, whose first line names those asked for."""
+    first = read_text(path, encoding).partition("\n")[0].strip().split("\t")
+    return len(first) > 1 and set(asked) <= set(first)
 
 
 def from_table(
@@ -127,7 +135,7 @@ def from_table(
         blank = [not any(part.strip() for part in parts) for parts in texts]
         missing = [gold is None for gold in golds]
         no_label = [m and not b for m, b in zip(missing, blank, strict=True)]
-        notes += left_out(table, "text", blank) + left_out(table, "label", no_label)
+        notes += left_out(table, "text", blank) + no_consensus(table, columns.labels, no_label)
         keep = [not (b or m) for b, m in zip(blank, missing, strict=True)]
     else:
         golds, keep = [None] * len(texts), [True] * len(texts)
@@ -163,6 +171,17 @@ def text_of(row: TableRow, column: int) -> str:
     raise UserError(
         f"{row.where}: the text is a {type(cell).__name__}; write it as one string, or choose with --text"
     )
+
+
+def no_consensus(table: Table, labels: Sequence[int], missing: Sequence[bool]) -> list[str]:
+    """Notes on rows without label, and on those whose label is the mark of annotators who did not agree."""
+    marked = [
+        m and len(labels) == 1 and row.cells[labels[0]] == NO_CONSENSUS
+        for m, row in zip(missing, table.rows, strict=True)
+    ]
+    blank = [m and not dash for m, dash in zip(missing, marked, strict=True)]
+    dashes = left_out(table, f"label ({shown(NO_CONSENSUS)}: annotators did not agree)", marked)
+    return left_out(table, "label", blank) + dashes
 
 
 def left_out(table: Table, what: str, rows: Sequence[bool]) -> list[str]:
