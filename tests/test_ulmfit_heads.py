@@ -79,7 +79,7 @@ def test_labels_are_named_counted_or_come_with_the_words(tmp_path: Path) -> None
         take(path, tmp_path / "model", vocab, labels=("a", "b", "a"))
     with pytest.raises(UsageError, match="number, but the head gives 3"):
         take(path, tmp_path / "model", vocab, task={"kind": "number"})
-    with pytest.raises(UsageError, match=r"task.hidden are said by the file"):
+    with pytest.raises(UsageError, match=r"task.hidden is said by the file"):
         take(path, tmp_path / "model", vocab, task={"hidden": 7})
     with pytest.raises(UsageError, match=r"task.labels is --labels here"):
         take(path, tmp_path / "model", vocab, task={"labels": ("a", "b", "c")})

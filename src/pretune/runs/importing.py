@@ -15,6 +15,7 @@ from pretune.methods.elmo.tokens import ElmoCodec, ElmoCodecConfig
 from pretune.methods.elmo.weights import export_bilm, import_bilm
 from pretune.runs.exporting_ulmfit import fastai
 from pretune.runs.folders import check_out, write_folder
+from pretune.runs.importing_transformers import bert, gpt
 from pretune.runs.importing_ulmfit import ulmfit
 from pretune.runs.measure import Measure
 from pretune.runs.published import Published
@@ -54,6 +55,11 @@ IMPORTERS: dict[str, Importer] = {
     "ulmfit": Importer(
         ulmfit,
         ("source", "vocab", "pieces", "backward", "labels", "encoder_only", "codec", "encoder", "task"),
+    ),
+    "gpt": Importer(gpt, ("source", "labels", "encoder_only", "seed", "codec", "encoder", "task")),
+    "bert": Importer(
+        bert,
+        ("source", "checkpoint", "vocab", "labels", "encoder_only", "seed", "codec", "encoder", "task"),
     ),
     "wordvectors": Importer(_wordvectors, ("source", "codec", "encoder")),
 }

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from pretune.config import build
 from pretune.errors import UsageError, UserError
 from pretune.methods import METHODS
 from pretune.methods.ulmfit.heads import PublishedHead, fill
 from pretune.methods.ulmfit.importing import Imported, import_ulmfit
 from pretune.methods.ulmfit.release import Files, Way, models
+from pretune.runs.imported_task import classification_of
 from pretune.runs.published import Published
 from pretune.runs.starts import Start
 from pretune.runs.trained import Ensemble, Trained, TrainedModel, join
@@ -104,44 +102,9 @@ def _check_unused(published: Published) -> None:
 
 
 def _task(published: Published, read: Imported) -> tuple[Classification, list[str]]:
-    """What the head answers. One score is a number unless labels are given."""
     assert read.head is not None
-    count, notes = read.head.outputs, []
-    if "labels" in published.task:
-        raise UsageError(
-            "task.labels is --labels here: their names in the order of the scores, as in neg,pos"
-        )
-    settings: dict[str, Any] = {"hidden": read.head.hidden, "head_kind": "two_layer", **published.task}
-    labels = published.labels or read.labels or ()
-    kind = settings.setdefault("kind", "number" if count == 1 and not labels else "one")
-    if kind == "number":
-        if labels:
-            raise UsageError("task.kind is number, which has no labels; leave --labels out")
-        if count != 1:
-            raise UsageError(f"task.kind is number, but the head gives {count} scores")
-    else:
-        if not labels:
-            labels = tuple(map(str, range(count)))
-            notes.append(
-                f"labels are called {labels[0]} to {labels[-1]}; --labels says their names, in order"
-            )
-        if len(labels) != count:
-            raise UsageError(f"there are {len(labels)} labels, but the head gives {count} scores")
-        if kind == "one" and count == 1:
-            raise UsageError(
-                "one label alone would always be the answer; task.kind=many says whether it holds, and "
-                "without --labels the score is a number"
-            )
-        if len(set(labels)) < count:
-            raise UsageError(f"--labels names one twice: {', '.join(labels)}")
-        settings["labels"] = labels
-    task = build(Classification, settings, "task")
-    if task.head_kind != "two_layer" or task.hidden != read.head.hidden:
-        raise UsageError("task.head_kind and task.hidden are said by the file; leave them out")
-    if task.pair == "siamese":
-        raise UsageError("task.pair=siamese compares two texts, which no published head does; leave it out")
-    what = "a number" if kind == "number" else f"{count} labels: {', '.join(labels[:8])}"
-    return task, [f"a classifier of {what}", *notes]
+    head = {"hidden": read.head.hidden, "head_kind": "two_layer"}
+    return classification_of(published, read.head.outputs, read.labels or (), head)
 
 
 def _trained(start: Start, task: Classification, found: PublishedHead) -> TrainedModel:

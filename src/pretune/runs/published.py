@@ -23,6 +23,7 @@ class Published:
     backward: Path | None = None  # weights of a model that reads from right to left
     labels: tuple[str, ...] = ()  # of a classifier, in the order of its scores
     encoder_only: bool = False
+    seed: int = 0  # draws what a file lacks
     codec: Mapping[str, Any] = field(default_factory=dict)  # settings
     encoder: Mapping[str, Any] = field(default_factory=dict)
     task: Mapping[str, Any] = field(default_factory=dict)
