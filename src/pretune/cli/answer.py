@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 
 from pretune.cli.common import (
+    Choices,
     ConfigFile,
     Device,
     Encoding,
@@ -54,6 +55,7 @@ def evaluate(
     out: Annotated[Path | None, typer.Option("--out", help="Write the scores as JSON as well.")] = None,
     text: Text = None,
     label: Label = None,
+    choices: Choices = None,
     kind: Kind = None,
     label_separator: LabelSeparator = None,
     file_format: Format = None,
@@ -113,7 +115,7 @@ def evaluate(
     from pretune.runs.starts import is_pretrained
 
     if is_pretrained(folder):
-        if label or kind or label_separator:
+        if label or kind or label_separator or choices:
             raise UsageError(f"{folder} knows no labels; it is scored by the perplexity of a text alone")
         past = _cache(cache, cache_lambda, cache_theta, state)
         state = state or ("zero" if past is None else "carry")
@@ -130,6 +132,7 @@ def evaluate(
         test,
         text=text or (),
         label=label or (),
+        choices=choices or (),
         kind=cast(Any, kind),
         label_separator=label_separator,
         format=file_format,
@@ -245,6 +248,7 @@ def predict(
         Path | None, typer.Option("--out", help="Write JSON lines here; else to the terminal.")
     ] = None,
     text: Text = None,
+    choices: Choices = None,
     file_format: Format = None,
     encoding: Encoding = "utf-8",
     batch_size: BatchSize = 64,
@@ -261,7 +265,7 @@ def predict(
     from pretune.runs.predictor import Predictor, read_input
 
     notes = Notes(quiet)
-    samples, found = read_input(folder, source, text or (), file_format, encoding)
+    samples, found = read_input(folder, source, text or (), file_format, encoding, choices or ())
     notes(*found)
     answers = Predictor.load(folder, device).answer(samples, batch_size)
     if out is None and sys.stdout.isatty():
@@ -279,7 +283,9 @@ def predict(
 
 
 def _line(sample: Sample, answer: Answer) -> dict[str, Any]:
-    """An answer that counts characters says of which text."""
+    """An answer that counts characters says of which text, and one that counts choices what it says."""
+    if answer.choice is not None:
+        return {"answer": sample.texts[1 + answer.choice]} | answer.to_dict()
     return ({} if answer.spans is None else {"text": sample.texts[0]}) | answer.to_dict()
 
 
@@ -296,13 +302,16 @@ def _print_answers(samples: list[Sample], answers: list[Answer]) -> None:
             said = ", ".join(f"{text[start:end]} {label}" for (start, end), label in answer.spans) or "–"
         elif answer.value is not None:
             said, sure = f"{answer.value:.4g}", ""
+        elif answer.choice is not None:
+            said, sure = sample.texts[1 + answer.choice], f"{answer.scores[str(answer.choice)]:.2f}"
         elif answer.labels is not None:
             said = ", ".join(answer.labels) or "–"
             sure = ", ".join(f"{answer.scores[name]:.2f}" for name in answer.labels)
         else:
             said = str(answer.label)
             sure = f"{answer.scores[said]:.2f}" if said in answer.scores else ""
-        table.add_row(_plain(" / ".join(sample.texts)), _plain(said), sure)
+        asked = sample.texts[:1] if answer.choice is not None else sample.texts
+        table.add_row(_plain(" / ".join(asked)), _plain(said), sure)
     stdout().print(table)
 
 

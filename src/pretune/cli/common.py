@@ -67,6 +67,12 @@ Label = Annotated[
     list[str] | None,
     typer.Option("--label", help="Column with the label. Guessed and printed if not given."),
 ]
+Choices = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--choices", help="For choice: column with the list of choices, or repeat for a column each."
+    ),
+]
 Kind = Annotated[
     str | None,
     typer.Option("--kind", help="What labels are: one, many or number. Guessed and printed if not given."),

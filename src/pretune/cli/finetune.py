@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pretune.cli.common import (
+    Choices,
     ConfigFile,
     Device,
     Encoding,
@@ -32,6 +33,7 @@ from pretune.cli.common import (
     stdout,
 )
 from pretune.cli.inputs import check_head, labelled, several, started_from, tagged
+from pretune.cli.questions import choosing
 from pretune.cli.rates import FindStage, LrFind, check_out_of, tell
 from pretune.cli.train import Language, Size
 from pretune.errors import UsageError, choose
@@ -47,12 +49,13 @@ Vectors = Annotated[
 
 def finetune(
     context: typer.Context,
-    task: Annotated[str, typer.Argument(metavar="TASK", help="classification or tagging.")],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="classification, tagging or choice.")],
     train: Annotated[
         Path,
         typer.Argument(
             metavar="TRAIN",
-            help="Labelled csv, tsv, jsonl, parquet, or a folder a class; for tagging CoNLL or CoNLL-U.",
+            help="Labelled csv, tsv, jsonl, parquet, or a folder a class; for tagging CoNLL or CoNLL-U; "
+            "for choice a table of questions, their choices and answers.",
         ),
     ],
     out: Annotated[
@@ -92,6 +95,7 @@ def finetune(
     language: Language = None,
     text: Text = None,
     label: Label = None,
+    choices: Choices = None,
     kind: Kind = None,
     label_separator: LabelSeparator = None,
     file_format: Format = None,
@@ -117,6 +121,8 @@ def finetune(
     Example: pretune finetune classification train.csv --text review --label stars --from models/en --out m
 
     Tags of words: pretune finetune tagging train.conllu --from models/en --out tagger
+
+    Multiple choice: pretune finetune choice train.jsonl --from models/en --out chooser
     """
     from pretune.config import update
     from pretune.runs.measure import Measure
@@ -134,9 +140,14 @@ def finetune(
     asks = task_class(task)
     reading = {"text": text or (), "label": label or (), "label_separator": label_separator}
     reading |= {"format": file_format, "encoding": encoding}
-    if asks.golds == "tags":
-        if kind is not None or label_separator is not None:
-            raise UsageError("--kind and --label-separator are for classification; leave them out")
+    if asks.golds != "labels" and (kind is not None or label_separator is not None):
+        raise UsageError("--kind and --label-separator are for classification; leave them out")
+    if asks.golds != "choices" and choices:
+        raise UsageError(f"--choices are for the task choice, not for {task}; leave them out")
+    if asks.golds == "choices":
+        reading["choices"] = choices or ()
+        learn, check, prints = choosing(train, valid, valid_share, reading, seed, notes)
+    elif asks.golds == "tags":
         learn, check, prints = tagged(train, valid, valid_share, reading, seed, notes)
     else:
         learn, check, prints = labelled(train, valid, valid_share, kind, reading, seed, notes)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from pretune.data.choices import read_choices
 from pretune.data.conll import FORMATS as WORD_FORMATS
 from pretune.data.conll import read_conll, sentence
 from pretune.data.files import suffix
@@ -18,6 +19,7 @@ from pretune.data.samples import Sample, sample
 from pretune.errors import UserError
 from pretune.metrics.bootstrap import interval, interval_of, interval_of_sums
 from pretune.metrics.classification import LabelScores, confusion
+from pretune.runs.choosing import choice_question, guessing_note
 from pretune.runs.folders import RUN
 from pretune.runs.mixes import mix_lines
 from pretune.runs.run import load_trained
@@ -39,6 +41,7 @@ class Predictor:
 
     model: Trained
     text_columns: tuple[str, ...] = ()
+    choice_columns: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "auto") -> Predictor:
@@ -49,7 +52,8 @@ class Predictor:
         for one in model.members.values() if isinstance(model, Ensemble) else [model]:
             if isinstance(one, TrainedModel):
                 one.model.to(place)
-        return cls(model, tuple(trained_on(folder).get("text", ())))
+        before = trained_on(folder)
+        return cls(model, tuple(before.get("text", ())), tuple(before.get("choices", ())))
 
     @property
     def task(self) -> Task:
@@ -59,7 +63,8 @@ class Predictor:
         """One answer a sample, in order. A sample is a text, a tuple of texts, a dict as in a jsonl file.
 
         A single text, dict or `Sample` is taken as a list of one; a tuple of two texts is one pair. For
-        tagging a tuple or list of texts is the words of one sentence.
+        tagging a tuple or list of texts is the words of one sentence; for multiple choice a tuple is a
+        question and the list of its choices.
         """
         single = isinstance(samples, (str, tuple, Mapping, Sample))
         questions: Sequence[Any] = [samples] if single else samples  # type: ignore[assignment]
@@ -69,6 +74,8 @@ class Predictor:
         """One question as a sample."""
         if isinstance(question, Sample):
             return question
+        if self.task.golds == "choices":
+            return choice_question(question, self.text_columns, self.choice_columns)
         if isinstance(question, str):
             return sample(question)
         if self.task.golds == "tags":
@@ -123,6 +130,7 @@ def evaluate(
     *,
     text: Sequence[str] = (),
     label: Sequence[str] = (),
+    choices: Sequence[str] = (),
     kind: LabelKind | None = None,
     label_separator: str | None = None,
     format: str | None = None,  # noqa: A002, the option's name
@@ -134,11 +142,12 @@ def evaluate(
     """Score the model in `folder` on a labelled file, read with the columns it was trained with."""
     folder, file = Path(folder), Path(file)
     predictor = Predictor.load(folder, device)
+    if choices and predictor.task.golds != "choices":
+        raise UserError(f"{folder} does not choose; leave --choices out")
+    if predictor.task.golds != "labels" and (kind or label_separator):
+        what = "tags words" if predictor.task.golds == "tags" else "chooses"
+        raise UserError(f"{folder} {what}, where there are no kinds and no separators; leave them out")
     if predictor.task.golds == "tags":
-        if kind or label_separator:
-            raise UserError(
-                f"{folder} tags words, whose tags have no kinds and no separators; leave them out"
-            )
         before = trained_on(folder)
         tagged = read_conll(
             file,
@@ -149,6 +158,18 @@ def evaluate(
         )
         return evaluation(predictor.model, tagged.samples, tagged.notes, batch_size, seed)
     before = trained_on(folder) if _is_table(file, format) else {}
+    if predictor.task.golds == "choices":
+        asked = read_choices(
+            file,
+            text=text or before.get("text", ()),
+            choices=choices or before.get("choices", ()),
+            label=label or before.get("label", ()),
+            counts_from=before.get("counts_from"),
+            format=format,
+            encoding=encoding,
+        )
+        notes = [*asked.notes, guessing_note(asked.samples)]
+        return evaluation(predictor.model, asked.samples, notes, batch_size, seed)
     found = read_samples(
         file,
         text=text or before.get("text", ()),
@@ -205,9 +226,7 @@ def _interval(
         figure: Callable[[Any], float] = lambda total: task.scores_of(total)[metric]  # noqa: E731
         return interval_of_sums(figure, task.tallies(golds, answers), seed=seed)
     if metric == "accuracy":  # a mean of examples: a thousand times cheaper
-        return interval(
-            [gold == answer.label for gold, answer in zip(golds, answers, strict=True)], seed=seed
-        )
+        return interval([gold == answer.said for gold, answer in zip(golds, answers, strict=True)], seed=seed)
     score: Callable[[Sequence[Any], Sequence[Any]], float] = lambda g, a: task.score(g, a)[metric]  # noqa: E731
     return interval_of(score, golds, [answers], seed=seed)
 
@@ -218,19 +237,32 @@ def read_input(
     text: Sequence[str],
     format: str | None,  # noqa: A002, the option's name
     encoding: str,
+    choices: Sequence[str] = (),
 ) -> tuple[list[Sample], list[str]]:
     """Unlabelled samples of a file, or of stdin for "-", every one kept in order; and notes."""
     if source == "-":
         with tempfile.TemporaryDirectory() as place:
             file = Path(place) / f"stdin.{format or 'txt'}"
             file.write_bytes(sys.stdin.buffer.read())
-            return read_input(folder, str(file), text, format, encoding)
+            return read_input(folder, str(file), text, format, encoding, choices)
     file = Path(source)
     if format in WORD_FORMATS or (format is None and suffix(file)[1:] in WORD_FORMATS):
         columns = text or _columns_of(trained_on(folder), "text", file, format)
         tagged = read_conll(file, text=columns, format=format, encoding=encoding, labelled=False)
         return tagged.samples, tagged.notes
     before = trained_on(folder)
+    if before.get("kind") == "choice":
+        asked = read_choices(
+            file,
+            text=text or before.get("text", ()),
+            choices=choices or before.get("choices", ()),
+            format=format,
+            encoding=encoding,
+            labelled=False,
+        )
+        return asked.samples, asked.notes
+    if choices:
+        raise UserError(f"{folder} does not choose; leave --choices out")
     tagger = before.get("kind") == "tags"
     if not text and _is_table(file, format) and not tagger:  # whose columns no table has
         text = before.get("text", ())
