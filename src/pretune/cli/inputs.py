@@ -81,7 +81,7 @@ def labelled(
         notes(f"{len(check)} of {len(found.samples)} samples are held out for validation")
     notes(*check_labels(learn, check, found.kind))
     prints = {
-        **_prints(train, learn, valid, check),
+        **prints_of(train, learn, valid, check),
         "kind": found.kind,
         "text": list(found.text_columns),
         "label": list(found.label_columns),
@@ -113,7 +113,7 @@ def tagged(
     if unseen := sorted(count_labels(check).keys() - count_labels(learn).keys()):
         notes(f"tags never seen in training count as errors: {', '.join(unseen[:8])}")
     prints = {
-        **_prints(train, learn, valid, check),
+        **prints_of(train, learn, valid, check),
         "kind": "tags",
         "text": [found.words_column],
         "label": [found.tags_column],
@@ -122,7 +122,7 @@ def tagged(
     return learn, check, prints
 
 
-def _prints(
+def prints_of(
     train: Path, learn: Sequence[Sample], valid: Path | None, check: Sequence[Sample]
 ) -> dict[str, Any]:
     from pretune.runs.measure import fingerprint
@@ -175,8 +175,10 @@ def started_from(
     """
     from pretune.config import update
     from pretune.data.segment import guess_language
+    from pretune.runs.folders import read_config
+    from pretune.runs.guests import hint
     from pretune.runs.run import TABLES, load_start, scratch
-    from pretune.runs.starts import method_named, side_by_side, vectors_start
+    from pretune.runs.starts import method_to_begin, side_by_side, vectors_start
 
     if name != "scratch":
         given = [option for option, value in (("--vectors", vectors), ("--language", language)) if value]
@@ -187,12 +189,12 @@ def started_from(
         one = found[0] if isinstance(found, list) else found
         if method is not None and one.method.name != method:
             raise UsageError(f"--method is {method}, but {name} holds {one.method.name}; leave --method out")
-        notes(one.codec.describe())
+        notes(one.codec.describe(), *hint(name, read_config(Path(name))))
         if isinstance(found, list) and join == "concat":
             notes(f"{' and '.join(start.name for start in found)} are read side by side, as one model")
             return side_by_side(found, Path(name).name)
         return found
-    chosen = method_named(method or ("wordvectors" if vectors else "ulmfit"))
+    chosen = method_to_begin(method or ("wordvectors" if vectors else "ulmfit"))
     codec = codec_config(chosen, said["codec"], language)
     if vectors is not None:
         if chosen.name != "wordvectors":

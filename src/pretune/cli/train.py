@@ -104,12 +104,12 @@ def pretrain(
     from pretune.config import update
     from pretune.runs.run import TABLES, is_main
     from pretune.runs.run import pretrain as run
-    from pretune.runs.starts import method_named
+    from pretune.runs.starts import method_to_begin
 
     notes = Notes(quiet)
     said = settings(context, overrides, ("pretraining", "encoder", "codec", "fitting"))
     out = check_out_of(out, lr_find, lr_find_stage, resume, overwrite)
-    chosen = method_named(method)
+    chosen = method_to_begin(method)
     if size not in chosen.sizes:
         raise choose("--size", size, chosen.sizes)
     codec = codec_config(chosen, said["codec"], language)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pretune.methods.base import Method
 from pretune.methods.elmo import ELMO
+from pretune.methods.hub import HUB
 from pretune.methods.ulmfit import ULMFIT
 from pretune.methods.wordvectors import WORDVECTORS
 
 METHODS: dict[str, Method] = {"wordvectors": WORDVECTORS, "ulmfit": ULMFIT, "elmo": ELMO}
+
+# Not among them, for they have no sizes and are not pretrained here: models that come from elsewhere.
+GUESTS: dict[str, Method] = {"hub": HUB}

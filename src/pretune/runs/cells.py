@@ -17,6 +17,7 @@ from pretune.data.samples import Sample
 from pretune.data.splits import split, subsample, without_leaks
 from pretune.runs.comparison import Contender, Row
 from pretune.runs.files import write_json
+from pretune.runs.guests import METHOD as GUEST
 
 if TYPE_CHECKING:
     from pretune.runs.starts import Start
@@ -147,7 +148,7 @@ def run_cell(
     from pretune.runs.run import report
     from pretune.runs.trained import mixes_of
 
-    _load_libraries(cell.setting.contender.method == "tfidf")
+    _load_libraries(cell.setting.contender.method)
     name = cell_id(cell, data)
     train, valid = data.drawn(cell.size, cell.seed)
     with Measure() as cost:
@@ -193,9 +194,13 @@ def run_cell(
 
 
 @cache
-def _load_libraries(baseline: bool) -> None:
+def _load_libraries(method: str) -> None:
     """Before the clock starts: the first training of a process must not pay for imports."""
-    if baseline:
+    if method == GUEST:
+        from pretune.methods.hub.library import load_models
+
+        load_models()
+    if method == "tfidf":
         from sklearn.datasets import make_classification
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression, Ridge

@@ -15,6 +15,7 @@ from pretune.errors import UsageError, choose
 from pretune.runs.cells import Cell, Finished, cell_id, cell_path, run_cell
 from pretune.runs.comparison import Comparison
 from pretune.runs.entries import Entry, compared, entries
+from pretune.runs.guests import resolved
 from pretune.runs.options import Options, Size
 from pretune.runs.pool import Job, Watch, cores, execute
 from pretune.runs.prepare import facts, made, prepare
@@ -98,7 +99,7 @@ def compare(
     if task != "classification":
         raise choose("--task", task, ["classification"])
     options = Options(
-        compared(methods, [Path(x) for x in from_]),
+        compared(methods, [resolved(x) for x in from_]),
         tuple(recipes),
         tuple(sizes),
         seeds,
@@ -118,7 +119,7 @@ def compare(
     reading |= {"format": format, "encoding": encoding}
     problem = read(train, test, unlabelled, name, reading, kind, options)
     found, notes = entries(
-        options, problem, [Path(x) for x in from_], Path(vectors) if vectors else None, out
+        options, problem, [resolved(x) for x in from_], Path(vectors) if vectors else None, out
     )
     problem = replace(problem, notes=(*problem.notes, *notes))
     plan = _plan(found, options, problem, out, command or own_command())
@@ -202,13 +203,13 @@ def _run(
     command: str,
     watch: Watch,
 ) -> Comparison:
-    from pretune.methods import METHODS
+    from pretune.methods import GUESTS, METHODS
     from pretune.runs.measure import versions
     from pretune.runs.report import write
     from pretune.runs.verdict import judge
     from pretune.training.interrupts import Interrupted
 
-    titles = {name: method.title.split(" (")[0] for name, method in METHODS.items()} | TITLES
+    titles = {name: method.title.split(" (")[0] for name, method in (METHODS | GUESTS).items()} | TITLES
     (out / "cells").mkdir(parents=True, exist_ok=True)
     done = {name: cell for name in plan if (cell := Finished.read(cell_path(out, name)))}
     workers = options.jobs or default_jobs(options.device)

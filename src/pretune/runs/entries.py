@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from pretune.errors import UsageError
 from pretune.runs.cells import Setting, digest, task_of
 from pretune.runs.comparison import Contender
+from pretune.runs.guests import METHOD as GUEST
+from pretune.runs.guests import called
 from pretune.runs.options import Options
 from pretune.runs.prepare import Preparation, contents, folder_contents
 from pretune.runs.problem import Problem
@@ -134,10 +136,12 @@ def _bases(
 ) -> list[Base]:
     """A method's starts: given and adapted, or made from the unlabelled text."""
     words = method == "wordvectors"
+    if method == GUEST and not folders:
+        raise UsageError(f"{GUEST} is among --methods: give the guest's folder with --from, or hf:OWNER/NAME")
     texts = problem.given or problem.own
     bases = []
     for folder, name in zip(folders, _names(folders), strict=True):
-        if words or not problem.adapts:  # word vectors are no language model: as they are
+        if words or method == GUEST or not problem.adapts:  # word vectors are no language model: as they are
             bases.append(Base(name, folder, None, out))
             continue
         title = f"{name}, adapted"
@@ -181,7 +185,7 @@ def _preparation(
 def _names(folders: Sequence[Path]) -> list[str]:
     """The folders' own names, with those above where two are called the same."""
     absolute = [folder.resolve() for folder in folders]
-    names = [folder.name for folder in absolute]
+    names = [called(folder) for folder in absolute]
     found = [
         name if names.count(name) == 1 else f"{folder.parent.name}/{name}"
         for folder, name in zip(absolute, names, strict=True)

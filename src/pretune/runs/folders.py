@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pretune.errors import UserError
+from pretune.runs import guests
 from pretune.runs.files import write_json
 
 CONFIG, WEIGHTS, RUN = "config.json", "model.safetensors", "run.json"
@@ -73,7 +74,11 @@ def _finite(value: Any) -> Any:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a model folder; a folder that is none is answered with the nearest that is one."""
+    """config.json of a model folder; a folder that is none is answered with the nearest that is one.
+
+    What transformers wrote, here or on the hub, is a pretrained folder of a guest.
+    """
+    folder = guests.resolved(folder)
     path = folder / CONFIG
     if not path.is_file():
         raise UserError(f"{folder}: no such model folder{_nearest(folder)}")
@@ -81,6 +86,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text("utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: {error}") from None
+    if isinstance(config, dict) and guests.is_guest(config):
+        return guests.as_ours(config)
     if not isinstance(config, dict) or "kind" not in config:
         raise UserError(f"{path}: no config of pretune: 'kind' is missing")
     if config.get("format", FORMAT) != FORMAT:

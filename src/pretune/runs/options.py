@@ -46,13 +46,13 @@ class Options:
 
     def check(self, out: Path) -> None:
         """Raise before anything is read if this cannot work."""
-        from pretune.methods import METHODS
+        from pretune.methods import GUESTS, METHODS
         from pretune.recipes import NAMES
         from pretune.runs.folders import TRUST
 
         for method in self.methods:
-            if method != "tfidf" and method not in METHODS and ":" not in method:
-                raise choose("--methods", method, ["tfidf", *METHODS])
+            if method != "tfidf" and method not in METHODS | GUESTS and ":" not in method:
+                raise choose("--methods", method, ["tfidf", *METHODS, *GUESTS])
         for recipe in self.recipes:
             if recipe not in NAMES and ":" not in recipe:
                 raise choose("--recipes", recipe, NAMES)

@@ -16,6 +16,7 @@ from pretune.recipes import NAMES, RECIPES, VARIANTS
 from pretune.recipes.base import Recipe
 from pretune.recipes.full import Full
 from pretune.runs.folders import read_config
+from pretune.runs.guests import resolved
 from pretune.runs.measure import Measure, command, versions
 from pretune.runs.remember import remembered
 from pretune.runs.starts import (
@@ -246,7 +247,11 @@ def plan_of(start: Start, task: Task, recipe: Recipe) -> list[dict[str, object]]
 
 
 def load_start(folder: Path) -> Start | list[Start]:
-    """What a folder learned from text: a pretrained one as it is, of a trained one its encoder."""
+    """What a folder learned from text: a pretrained one or a guest's as it is, of a trained one its encoder.
+
+    `hf:OWNER/NAME` is a guest of the hub.
+    """
+    folder = resolved(folder)
     config = read_config(folder)
     if config["kind"] == "ensemble":
         found = [load_start(member) for member in member_folders(folder, config)]

@@ -15,8 +15,9 @@ from pretune.data.vocab import Vocab
 from pretune.encoder import Encoder
 from pretune.errors import UsageError, UserError, choose
 from pretune.keys import key
-from pretune.methods import METHODS
+from pretune.methods import GUESTS, METHODS
 from pretune.methods.base import Method, Vocabulary
+from pretune.methods.hub import PRETRAINED, load
 from pretune.runs.files import write_json
 from pretune.runs.folders import (
     CONFIG,
@@ -28,6 +29,7 @@ from pretune.runs.folders import (
     write_folder,
     write_run,
 )
+from pretune.runs.guests import called
 
 Corpus = Callable[[], Iterable[str]]
 
@@ -57,9 +59,18 @@ class Start:
 
 def method_named(name: str) -> Method:
     """A method of the table, or somebody else's, whose name is where it is imported from: `module:NAME`."""
-    if name not in METHODS and ":" not in name:
+    known = METHODS | GUESTS
+    if name not in known and ":" not in name:
         raise choose("the method", name, METHODS)
-    method: Method = METHODS[name] if name in METHODS else imported(name, "the method")
+    method: Method = known[name] if name in known else imported(name, "the method")
+    return method
+
+
+def method_to_begin(name: str) -> Method:
+    """A method whose encoders can be made anew; guests come pretrained."""
+    method = method_named(name)
+    if method.name in GUESTS:
+        raise UsageError(PRETRAINED)
     return method
 
 
@@ -73,6 +84,8 @@ def scratch(
     encoder_config: Any = None,
 ) -> Start:
     """A fresh encoder; its codec is learned from `corpus` unless one is given."""
+    if method.name in GUESTS:
+        raise UsageError(PRETRAINED)
     if encoder_config is None:
         if size not in method.sizes:
             raise choose(f"the size of {method.name}", size, method.sizes)
@@ -115,6 +128,12 @@ def vectors_start(file: Path, codec: Mapping[str, Any], encoder: Mapping[str, An
     return Start(file.name, METHODS["wordvectors"], made, network, network.config)
 
 
+def guest_start(folder: Path) -> Start:
+    """What transformers wrote."""
+    codec, encoder = load(folder)
+    return Start(called(folder), GUESTS["hub"], codec, encoder, encoder.config)
+
+
 def for_task(start: Start) -> Start:
     """A copy to teach a task to."""
     encoder = start.encoder.for_task()
@@ -135,6 +154,8 @@ def adopted(old: Start, corpus: Corpus, vocabulary: Vocabulary | None, seed: int
     ("union"), or under those alone ("keep"; a start that has none takes the corpus's).
     """
     method, before = old.method, old.codec
+    if method.name in GUESTS:
+        raise UsageError(PRETRAINED)
     if not isinstance(before, WordCodec):
         raise UserError(f"{method.name} has no vocabulary of words to learn anew")
     vocabulary = vocabulary or method.vocabulary
@@ -204,7 +225,9 @@ def empty_start(folder: Path, config: Mapping[str, Any]) -> Start:
 
 
 def load_pretrained(folder: Path, config: Mapping[str, Any]) -> Start:
-    """A folder of kind "pretrained"."""
+    """A folder of kind "pretrained", or a guest's."""
+    if "encoder" not in config and config.get("method") in GUESTS:
+        return guest_start(folder)
     start = empty_start(folder, config)
     load_weights(start.encoder, folder / WEIGHTS)
     return start

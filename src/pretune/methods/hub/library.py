@@ -27,6 +27,12 @@ def transformers() -> Any:
         ) from None
 
 
+def load_models() -> None:
+    """Import what any model needs, which takes seconds."""
+    library = transformers()
+    assert library.AutoModel and library.AutoTokenizer and library.PreTrainedModel
+
+
 @contextmanager
 def silent() -> Iterator[None]:
     """Without reports and bars on stderr: what matters is checked and said by us."""
