@@ -140,14 +140,14 @@ def test_the_auxiliary_objective_asks_it_too() -> None:
 
     torch.manual_seed(0)
     encoder = AWDLSTM(CONFIG, 30)
-    joint = Joint(Classification(("a", "b")), 1.0).head(encoder)
+    joint = Joint(Classification(labels=("a", "b")), 1.0).head(encoder)
     batch = stream(30).batch(0, 0)
     top = encoder.eval()(batch).layers[-1]
     said = encoder.adaptive.all_log_probabilities(  # type: ignore[union-attr]
         top[:, :-1], encoder.embedding_weight, encoder.decoder_bias
     )
     expected = -said.gather(2, batch.ids[:, 1:, None])[..., 0].mean(1).sum()
-    torch.testing.assert_close(joint._next_tokens(top, batch), expected)
+    torch.testing.assert_close(joint.auxiliary({"top": top}, batch), expected)
 
 
 def documents() -> list[str]:

@@ -290,7 +290,7 @@ def test_the_joint_head_trains_the_decoder_without_owning_it():
 
 def test_chunks_of_the_vocabulary_do_not_change_the_joint_loss(monkeypatch):
     whole = joint_parts(ONE * 40, 0.5)[0]
-    monkeypatch.setattr("pretune.tasks.joint.LOGITS_HELD", 1)
+    monkeypatch.setattr("pretune.layers.softmax.LOGITS_HELD", 1)
     assert joint_parts(ONE * 40, 0.5)[0] == pytest.approx(whole, rel=1e-5)
 
 

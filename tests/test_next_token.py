@@ -219,3 +219,21 @@ def test_positions_without_a_target_cost_nothing() -> None:
 def test_an_encoder_without_an_embedding_is_refused() -> None:
     with pytest.raises(UsageError, match="no embedding to tie"):
         NextToken().head(torch.nn.Linear(2, 2))  # type: ignore[arg-type]
+
+
+def test_the_softmax_loss_counts_rows_by_their_weights() -> None:
+    torch.manual_seed(0)
+    hidden, weight, bias = torch.randn(7, 4), torch.randn(9, 4), torch.randn(9)
+    targets, by = torch.randint(0, 9, (7,)), torch.rand(7)
+    gradients = []
+    for loss_of in (
+        lambda h, w, b: softmax_loss(h, w, b, targets, by),
+        lambda h, w, b: (F.cross_entropy(h @ w.T + b, targets, reduction="none") * by).sum(),
+    ):
+        leaves = [x.clone().requires_grad_() for x in (hidden, weight, bias)]
+        loss = loss_of(*leaves)
+        loss.backward()
+        gradients.append([loss.detach(), *(x.grad for x in leaves)])
+    for mine, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, theirs)
+    assert softmax_loss(hidden, weight, bias, targets, by) == pytest.approx(gradients[0][0].item())

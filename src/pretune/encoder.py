@@ -46,6 +46,13 @@ class Encoder(nn.Module, ABC):
         """A copy to learn a task with, without what only pretraining needs."""
         return deepcopy(self)
 
+    def fresh(self) -> Encoder:
+        """Another of the same shape, its weights drawn as before any pretraining, by the global generator."""
+        raise UsageError(
+            f"the weights of {type(self).__name__} cannot be drawn anew; leave recipe.reinitialize_top and "
+            "recipe.n_transfer out"
+        )
+
     def purpose(self, purpose: Purpose) -> None:
         """Regularise for this purpose from now on; encoders whose paper names no difference ignore it."""
         return

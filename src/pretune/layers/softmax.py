@@ -17,19 +17,22 @@ LOGITS_HELD = 24_000_000  # at once: 96 MB in float32, which on a processor ever
 UNLIKELY = 1e-30  # a probability below which a float32 begins to lose it
 
 
-def softmax_loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-    """-sum_m log softmax(W h_m + b)[target_m], summed: a scalar in float32.
+def softmax_loss(
+    hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, by: Tensor | None = None
+) -> Tensor:
+    """-sum_m by_m log softmax(W h_m + b)[target_m]: a scalar in float32; without `by` all count once.
 
-    hidden (M, D), weight (V, D), bias (V,), targets (M,). Gradients are made during the forward pass,
-    a chunk of rows at a time, so that logits are computed once and never stored.
+    hidden (M, D), weight (V, D), bias (V,), targets and `by` (M,). Gradients are made during the forward
+    pass, a chunk of rows at a time, so that logits are computed once and never stored.
     """
     if not torch.is_grad_enabled():
-        return -log_probabilities(hidden, weight, bias, targets).sum()
+        said = log_probabilities(hidden, weight, bias, targets)
+        return -(said if by is None else said * by).sum()
     device = hidden.device.type
     if torch.is_autocast_enabled(device):  # products in the fast type, softmax and sums in float32
         hidden = hidden.to(torch.get_autocast_dtype(device))
     with torch.autocast(device, enabled=False):
-        loss: Tensor = _SoftmaxLoss.apply(hidden, weight, bias, targets)  # type: ignore[no-untyped-call]
+        loss: Tensor = _SoftmaxLoss.apply(hidden, weight, bias, targets, by)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -68,7 +71,9 @@ def log_probabilities(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Ten
 
 class _SoftmaxLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, by: Tensor | None
+    ) -> Tensor:
         by_hidden, by_weight, by_bias = ctx.needs_input_grad[:3]
         fast = weight.to(hidden.dtype)  # (V, D)
         loss = torch.zeros((), device=hidden.device)
@@ -80,10 +85,13 @@ class _SoftmaxLoss(torch.autograd.Function):
             h, at = hidden[rows], targets[rows, None]
             logits = _logits(h, fast, bias)  # (m, V)
             p = torch.softmax(logits, 1, out=logits)
-            loss -= _said(p, h, fast, bias, at).sum()
+            said = _said(p, h, fast, bias, at)  # (m, 1)
+            loss -= (said if by is None else said * by[rows, None]).sum()
             if not any(ctx.needs_input_grad):
                 continue
             p.scatter_add_(1, at, p.new_full(at.shape, -1.0))  # softmax - one_hot
+            if by is not None:
+                p *= by[rows, None]
             if d_bias is not None:
                 d_bias += p.sum(0)
             p = p.to(h.dtype)
@@ -100,7 +108,7 @@ class _SoftmaxLoss(torch.autograd.Function):
         kept, ctx.kept = ctx.kept, None
         if kept is None:
             raise RuntimeError("the gradient of this softmax has been asked for before, and was given away")
-        return *(None if d is None else d.mul_(scale.to(d.dtype)) for d in kept), None
+        return *(None if d is None else d.mul_(scale.to(d.dtype)) for d in kept), None, None
 
 
 def _rows(tokens: int, words: int) -> Iterator[slice]:

@@ -61,6 +61,10 @@ class Head(nn.Module, ABC):
     def loss(self, scores: Scores, batch: Batch) -> Tensor:
         """The loss *summed* over this batch's targets: a scalar."""
 
+    def loss_and_parts(self, scores: Scores, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """`loss`, and what logs show beside it where it is made of several: each summed as it is."""
+        return self.loss(scores, batch), {}
+
     @abstractmethod
     def targets(self, batch: Batch) -> int:
         """How many targets the sum runs over, so that N batches of B weigh as one of N·B."""

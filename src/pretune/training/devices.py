@@ -89,12 +89,12 @@ class Shell(nn.Module):
         # never used: DistributedDataParallel warns if it looks for such weights and finds none
         self.idle = nn.Parameter(torch.zeros(()))
 
-    def forward(self, batch: Batch, carry: Any) -> tuple[Tensor, Tensor, Any]:
-        """The loss summed over targets, the same as it is reported, the carry without its history."""
+    def forward(self, batch: Batch, carry: Any) -> tuple[Tensor, Tensor, dict[str, Tensor], Any]:
+        """The loss summed over targets, the same as it is reported, its parts, the carry without history."""
         output = self.model(batch, carry)
         if output.loss is None or output.reported is None:
             raise UserError("the training data has no gold; give labels")
-        return output.loss, output.reported, detached(output.carry)
+        return output.loss, output.reported, output.parts, detached(output.carry)
 
 
 def detached(carry: Any) -> Any:

@@ -95,15 +95,16 @@ def train_step(run: Run, stage: Stage, batches: list[Batch], stage_steps: int) -
 
     for batch, own_targets in zip(batches, targets, strict=True):
         with nullcontext() if batch is batches[-1] else crew.no_sync(run.shell):
-            loss, reported, carry = run.shell(batch.to(crew.device), run.carry)
+            loss, reported, parts, carry = run.shell(batch.to(crew.device), run.carry)
             # a sum over own targets -> a mean over all; DDP divides by the number of processes
             crew.backward(loss * (crew.num_processes / max(1.0, all_targets)))
         run.carry = carry if run.source.carries else None
-        run.losses.add(state.step + 1, own_targets, loss, reported)
+        run.losses.add(state.step + 1, own_targets, loss, reported, parts)
     if stage.clip is not None:
         crew.clip_grad_norm_(run.weights(), stage.clip)
     run.optimizer.step()
     run.optimizer.zero_grad()
 
     state.end_step(int(all_targets), int(all_tokens), run.clock.lap())
-    run.report.step(run.losses.recent, run.rate(), state.epoch_tokens / state.epoch_seconds)
+    speed = state.epoch_tokens / state.epoch_seconds
+    run.report.step(run.losses.recent, run.rate(), speed, run.losses.recent_parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ class Output:
     loss: Tensor | None  # summed over targets, penalties included, float32; None without gold
     reported: Tensor | None  # the same without penalties, detached: what logs show
     carry: Any = None
+    parts: dict[str, Tensor] = field(default_factory=dict)  # of `reported`, where it is made of several
 
 
 class Model(nn.Module):
@@ -35,12 +36,14 @@ class Model(nn.Module):
         scores = self.head(encoded, batch)
         if not batch.gold:
             return Output(scores, None, None, encoded.carry)
-        loss = self.head.loss(scores, batch).float()
+        loss, parts = self.head.loss_and_parts(scores, batch)
+        loss = loss.float()
         reported = loss.detach()
         if self.training:
             for penalty in self._penalties(scores, encoded):
                 loss = loss + penalty * self.head.targets(batch)
-        return Output(scores, loss, reported, encoded.carry)
+        said = {name: part.detach().float() for name, part in parts.items()}
+        return Output(scores, loss, reported, encoded.carry, said)
 
     def _penalties(self, scores: Scores, encoded: Encoded) -> Iterator[Tensor]:
         if self.alpha or self.beta:

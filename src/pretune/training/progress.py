@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -24,6 +25,7 @@ class Progress:
         self.label = label
         self.stage_name, self.done, self.total, self.scores = "", 0, 0, ""
         self._weighted, self._weight, self._shown_at = 0.0, 0.0, time.monotonic()
+        self._parts: dict[str, float] = {}  # of the loss, weighted as it is
 
     def __enter__(self) -> Progress:
         return self
@@ -35,14 +37,19 @@ class Progress:
         """A stage begins, or goes on after `done` of its `total` steps."""
         self.stage_name, self.done, self.total = name, done, total
 
-    def step(self, loss: float, lr: float, tokens_per_second: float) -> None:
+    def step(
+        self, loss: float, lr: float, tokens_per_second: float, parts: Mapping[str, float] | None = None
+    ) -> None:
         """One optimizer step is over; shown only every now and then."""
         self.done += 1
         self._weighted = SMOOTHING * self._weighted + (1 - SMOOTHING) * loss
         self._weight = SMOOTHING * self._weight + (1 - SMOOTHING)
+        for name, part in (parts or {}).items():
+            self._parts[name] = SMOOTHING * self._parts.get(name, 0.0) + (1 - SMOOTHING) * part
         if time.monotonic() - self._shown_at >= self.seconds_between:
             self._shown_at = time.monotonic()
-            self.show_step(self._weighted / self._weight, lr, tokens_per_second)
+            weighted = {name: part / self._weight for name, part in self._parts.items()}
+            self.show_step(_losses(self._weighted / self._weight, weighted), lr, tokens_per_second)
 
     def epoch(self, entry: dict[str, Any]) -> None:
         """An epoch is over, with its line of the history."""
@@ -53,7 +60,7 @@ class Progress:
     def note(self, text: str) -> None:
         """One line that the user should see."""
 
-    def show_step(self, loss: float, lr: float, tokens_per_second: float) -> None: ...
+    def show_step(self, losses: str, lr: float, tokens_per_second: float) -> None: ...
 
     def show_epoch(self, entry: dict[str, Any]) -> None: ...
 
@@ -79,11 +86,11 @@ class Lines(Progress):
     def note(self, text: str) -> None:
         print(f"{self.label}: {text}" if self.label else text, file=sys.stderr, flush=True)
 
-    def show_step(self, loss: float, lr: float, tokens_per_second: float) -> None:
+    def show_step(self, losses: str, lr: float, tokens_per_second: float) -> None:
         each = (time.monotonic() - self._begun) / max(1, self.done - self._skipped)
         self._line(
             f"step {self.done}/{self.total}",
-            f"loss {loss:.4g}",
+            losses,
             self.scores,
             f"rate {lr:.2g}",
             f"{tokens_per_second:,.0f} tokens/s",
@@ -93,7 +100,7 @@ class Lines(Progress):
     def show_epoch(self, entry: dict[str, Any]) -> None:
         self._line(
             f"epoch {entry['epoch'] + 1}",
-            f"loss {entry['loss']:.4g}",
+            _losses(entry["loss"], entry.get("losses", {})),
             self.scores,
             f"rate {entry['lr']:.2g}",
             f"{entry['tokens_per_second']:,.0f} tokens/s",
@@ -141,13 +148,14 @@ class Bar(Progress):
             f"{self.label}: {text}" if self.label else text, markup=False, highlight=False
         )
 
-    def show_step(self, loss: float, lr: float, tokens_per_second: float) -> None:
-        figures = f"loss {loss:.4g} {self.scores} rate {lr:.2g} {tokens_per_second:,.0f} tokens/s"
+    def show_step(self, losses: str, lr: float, tokens_per_second: float) -> None:
+        figures = f"{losses} {self.scores} rate {lr:.2g} {tokens_per_second:,.0f} tokens/s"
         self.rich.update(self.task, completed=self.done, figures=" ".join(figures.split()))
         self.rich.refresh()
 
     def show_epoch(self, entry: dict[str, Any]) -> None:
-        figures = f"epoch {entry['epoch'] + 1} · loss {entry['loss']:.4g} {self.scores}"
+        losses = _losses(entry["loss"], entry.get("losses", {}))
+        figures = f"epoch {entry['epoch'] + 1} · {losses} {self.scores}"
         self.note(f"{self.stage_name} · {figures}".rstrip())
 
 
@@ -157,6 +165,12 @@ def progress(label: str, quiet: bool) -> Progress:
         return Progress(label)
     console = Console(stderr=True)
     return Bar(label, console) if console.is_terminal else Lines(label)
+
+
+def _losses(loss: float, parts: Mapping[str, float]) -> str:
+    """loss 2.1 (task 0.6, next tokens 3)"""
+    said = ", ".join(f"{name.replace('_', ' ')} {part:.4g}" for name, part in parts.items())
+    return f"loss {loss:.4g} ({said})" if said else f"loss {loss:.4g}"
 
 
 def _clock(seconds: float) -> str:

@@ -75,6 +75,7 @@ class Run:
             self.model.load_state_dict(self.saved.weights)
             self.state, self.best_weights = self.saved.state, self.saved.best_weights
             self.carry, self.losses.total = self.saved.own["carry"], self.saved.own["loss"]
+            self.losses.parts = self.saved.own["parts"]
 
     def begin(self, stage: Stage) -> list[int]:
         """Thaw, wrap and build anew; the optimizer steps of each of the stage's epochs."""
@@ -116,15 +117,21 @@ class Run:
         """The history's line of the epoch just trained, without scores yet."""
         self.losses.read()
         share_buffers(self.crew, self.model)
-        loss, broken = together(self.crew, self.losses.total, self.losses.broken > 0)
+        names = list(self.losses.parts)
+        broken, loss, *parts = together(
+            self.crew, self.losses.broken > 0, self.losses.total, *self.losses.parts.values()
+        )
         if broken:
             raise self.not_finite(stage)
         self.losses, self.carry = Losses(self.crew.device), None
         state = self.state
+        asked = max(1, state.epoch_targets)
+        of_parts = {name: part / asked for name, part in zip(names, parts, strict=True)}
         return {
             "stage": state.stage,
             "epoch": state.epoch,
-            "loss": loss / max(1, state.epoch_targets),
+            "loss": loss / asked,
+            **({"losses": of_parts} if of_parts else {}),
             "lr": self.rate(),
             "tokens_per_second": state.epoch_tokens / max(1e-9, state.epoch_seconds),
             "seconds": state.epoch_seconds,
@@ -182,7 +189,7 @@ class Run:
                 self.best_weights,
                 self.optimizer.state_dict(),
                 self.crew.scaler.state_dict() if self.crew.scaler else None,
-                {"carry": self.carry, "loss": self.losses.total},
+                {"carry": self.carry, "loss": self.losses.total, "parts": self.losses.parts},
             )
         )
 

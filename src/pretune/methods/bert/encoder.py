@@ -67,12 +67,13 @@ class BERT(Encoder):
     """Words, positions and segments, normalised, then blocks. Rows begin with [CLS], which sums them up.
 
     For pretraining there are a transform before the decoder of masked words, which is tied to `words`, its
-    bias, and the classifier of next sentences.
+    bias, and the classifier of next sentences. `mask_id`, which stands for a masked word, is needed only
+    where a task goes on predicting such words (`pretune.tasks.joint`).
     """
 
-    def __init__(self, config: BERTConfig, vocab_size: int, pad_id: int) -> None:
+    def __init__(self, config: BERTConfig, vocab_size: int, pad_id: int, mask_id: int | None = None) -> None:
         super().__init__()
-        self.config, self.pad_id = config, pad_id
+        self.config, self.pad_id, self.mask_id = config, pad_id, mask_id
         D = config.width
         self.words = nn.Embedding(vocab_size, D)
         self.positions = nn.Embedding(config.context, D)
@@ -102,6 +103,9 @@ class BERT(Encoder):
             if part is not None:
                 setattr(top, name, part)
         return [bottom, *lower, top]
+
+    def fresh(self) -> BERT:
+        return BERT(self.config, self.words.num_embeddings, self.pad_id, self.mask_id)
 
     def for_task(self) -> BERT:
         """Without what only pretraining needs."""

@@ -86,6 +86,9 @@ class GPT(Encoder):
         bottom = nn.ModuleDict({"tokens": self.tokens, "positions": self.positions})
         return [bottom, *self.transformer.blocks]
 
+    def fresh(self) -> GPT:
+        return GPT(self.config, self.tokens.num_embeddings, self.classify_id)
+
     def purpose(self, purpose: Purpose) -> None:
         self.active = purpose
 
