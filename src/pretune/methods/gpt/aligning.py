@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, product
 from typing import Final, NamedTuple
 
 from pretune.data.aligned import Aligned
 
 LOOK: Final = 24  # how far ahead the two are compared, in words or characters, before they agree again
+AHEAD: Final = sorted(product(range(LOOK), repeat=2), key=lambda two: (sum(two), abs(two[0] - two[1])))
+STRAIGHT: Final = str.maketrans("“”„‘’‚", "\"\"\"'''")  # the repair that is the most frequent keeps its place
 RUNS: Final = re.compile(r"\s+|\S+")
 
 
@@ -50,7 +52,7 @@ def _by_character(source: str, target: str) -> Iterator[Block]:
         if source[start:end] == target[first:last]:
             yield Block(start, end, first, last)
             continue
-        for inner in _blocks(source[start:end], target[first:last]):
+        for inner in _blocks(source[start:end].translate(STRAIGHT), target[first:last].translate(STRAIGHT)):
             yield Block(start + inner.start, start + inner.end, first + inner.first, first + inner.last)
 
 
@@ -70,13 +72,10 @@ def _blocks(a: Sequence[str], b: Sequence[str]) -> Iterator[Block]:
 
 
 def _next_equal(a: Sequence[str], b: Sequence[str], i: int, j: int) -> tuple[int, int]:
-    """How many of each to pass over until the two agree, the fewest first, and as many of both if possible."""
-    for total in range(1, 2 * LOOK):
-        for over in sorted(
-            range(max(0, total - LOOK), min(total, LOOK) + 1), key=lambda n: abs(2 * n - total)
-        ):
-            if i + over < len(a) and j + total - over < len(b) and a[i + over] == b[j + total - over]:
-                return over, total - over
+    """How many of each to pass over until the two agree: the fewest, and rather as many of both."""
+    for over, under in AHEAD:
+        if i + over < len(a) and j + under < len(b) and a[i + over] == b[j + under]:
+            return over, under
     return LOOK, LOOK
 
 

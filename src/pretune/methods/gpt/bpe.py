@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 from pretune.data.vocab import Vocab
@@ -24,14 +25,14 @@ class BPE:
     """
 
     def __init__(self, vocab: Vocab, merges: Sequence[Pair]) -> None:
-        from tokenizers.models import BPE as Model
+        from tokenizers import models
 
         check(vocab, merges)
         self.vocab, self.merges = vocab, tuple(merges)
         self.unknown_id = vocab.ids[UNKNOWN]
         self._lengths = [len(piece.removesuffix(END)) for piece in vocab.words]
         self._lengths[self.unknown_id] = 1  # each character that is in no piece
-        self._model: Any = Model(
+        self._model: Any = models.BPE(
             vocab=dict(vocab.ids), merges=list(self.merges), end_of_word_suffix=END, unk_token=UNKNOWN
         )
 
@@ -102,7 +103,7 @@ class _Merging:
         self.pairs: dict[tuple[int, int], int] = defaultdict(int)
         self.where: dict[tuple[int, int], set[int]] = defaultdict(set)
         for place, (symbols, count) in enumerate(zip(self.words, self.counts, strict=True)):
-            for pair in zip(symbols, symbols[1:], strict=False):
+            for pair in pairwise(symbols):
                 if pair[0] >= 0 and pair[1] >= 0:
                     self.pairs[pair] += count
                     self.where[pair].add(place)

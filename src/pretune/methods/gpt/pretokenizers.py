@@ -43,6 +43,7 @@ class Pretokenizer(Protocol):
     described: str  # for the user
     version: str  # changes when the words may
     stretches: re.Pattern[str]
+    recurring: bool  # whether stretches are short, so that the same come again
 
     def cleaned(self, text: str) -> str: ...
 
@@ -60,6 +61,7 @@ class Builtin:
         self._segment, self._lowercase = segment, lowercase
         self.described = segment.described + (" in lower case" if lowercase else "")
         self.version = f"{segment.name} {segment.version}"
+        self.recurring = segment.by_run
         self.stretches = RUNS_AND_BREAKS if segment.by_run else LINES
 
     def cleaned(self, text: str) -> str:
@@ -76,8 +78,9 @@ class Builtin:
 
 
 class Original:
-    """The words of OpenAI's release: `ftfy.fix_text`, `standardized`, spaCy's English tokenizer, lower case."""
+    """The words of OpenAI's release: ftfy's repairs, some signs set apart, spaCy's English tokenizer."""
 
+    recurring = True
     stretches = re.compile(r"\S+|\n")
 
     def __init__(self) -> None:
@@ -87,8 +90,7 @@ class Original:
         except ImportError as error:
             raise UsageError(
                 f"pretokenizer 'original' needs ftfy and spaCy (no {error.name} here): "
-                "pip install 'pretune[gpt]', or read with the pretokenizer 'hf' or 'builtin' knowing that their "
-                "words are others"
+                "pip install 'pretune[gpt]', or ask for 'hf' or 'builtin', whose words are others"
             ) from None
         self._fix: Any = ftfy.fix_text
         self._tokenizer: Any = spacy.blank("en").tokenizer
@@ -159,6 +161,7 @@ def _apart(match: re.Match[str]) -> list[tuple[str, int, int]]:
 class HuggingFace:
     """The words of transformers 5: BERT's normalizer in lower case, accents off, and every sign alone."""
 
+    recurring = True
     stretches = re.compile("[^ \t\n\r\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ from pretune.data.segment import guess_language, segmenter
 from pretune.data.vocab import Vocab, counted, write_text
 from pretune.errors import UsageError, UserError, choose
 from pretune.methods.gpt import files
-from pretune.methods.gpt.bpe import BPE, END, UNKNOWN, Pair, learned
+from pretune.methods.gpt.bpe import BPE, END, Pair, learned
 from pretune.methods.gpt.pretokenizers import (
     LINE_BREAK,
     Builtin,
@@ -78,8 +78,8 @@ class GPTCodecConfig:
                 raise UsageError(f"codec.{name} is {getattr(self, name)}; it must be at least {least}")
         if self.pretokenizer != "builtin" and (self.segmenter is not None or not self.lowercase):
             raise UsageError(
-                f"codec.segmenter and codec.lowercase are for the builtin pretokenizer; {self.pretokenizer!r} "
-                "has words of its own, in lower case"
+                "codec.segmenter and codec.lowercase are for the builtin pretokenizer; "
+                f"{self.pretokenizer!r} has words of its own, in lower case"
             )
         if self.pretokenizer == "original" and self.language not in ("en", "auto"):
             raise UsageError(
@@ -98,11 +98,11 @@ class Read(NamedTuple):
 class GPTCodec:
     """Texts -> rows of ids: `_start_`, the pieces of a part, `_delimiter_` before the next, `_classify_`.
 
-    A row has at most `context` ids, because the encoder has no more positions: what is longer is cut, however
-    long the document, and only the marks are sure to stay. A text becomes the same ids alone and in any batch.
-    Words that a data set came with (`Part.words`) are not looked at: tokens and words meet in their characters.
-    `vocab` ends with the three marks. Case and spaces are lost, and so are accents where the pretokenizer drops
-    them: `decode` gives what was read.
+    A row has at most `context` ids, because the encoder has no more positions: what is longer is cut,
+    however long the document, and only the marks are sure to stay. A text becomes the same ids alone and in
+    any batch. Words that a data set came with (`Part.words`) are not looked at: tokens and words meet in
+    their characters. `vocab` ends with the three marks. Case and spaces are lost, and accents where the
+    pretokenizer drops them: `decode` gives what was read.
     """
 
     pad_id = 0  # as published: <unk>, which the mask hides
@@ -127,12 +127,11 @@ class GPTCodec:
             beginning = (text[:10_000] for text in islice(corpus(), 200))
             config = replace(config, language=guess_language(beginning))
         split = _pretokenizer(config)
-        counts: Counter[str] = counted(_words(split, text) for text in corpus())
-        counts.pop(LINE_BREAK, None)
-        vocab, merges = learned(counts, config.merges, config.min_count)
-        if len(vocab) == 2:  # neither a character nor a merge
+        vocab, merges = learned(_counted(split, corpus()), config.merges, config.min_count)
+        if len(vocab) == 2:  # <unk> and the line break
             raise UserError(
-                f"no character of the corpus occurs {config.min_count} times; give more text or lower min_count"
+                f"no character of the corpus occurs {config.min_count} times; give more text or lower "
+                "min_count"
             )
         return cls(config, [*vocab, *SPECIALS], merges)
 
@@ -305,9 +304,22 @@ def _pretokenizer(config: GPTCodecConfig) -> Pretokenizer:
     return Builtin(segmenter(config.language, config.segmenter), config.lowercase)
 
 
-def _words(split: Pretokenizer, text: str) -> list[str]:
-    stretches = split.stretches.findall(split.cleaned(text))
-    return [word.text for stretch in stretches for word in split.words(stretch)]
+def _counted(split: Pretokenizer, texts: Iterable[str]) -> Counter[str]:
+    """How often each word occurs; stretches that recur are split once."""
+    stretches = (split.stretches.findall(split.cleaned(text)) for text in texts)
+    if not split.recurring:
+        return _without_breaks(
+            counted([w.text for stretch in some for w in split.words(stretch)] for some in stretches)
+        )
+    words: Counter[str] = Counter()
+    for stretch, count in counted(stretches).items():
+        for word in split.words(stretch):
+            words[word.text] += count
+    return _without_breaks(words)
+
+
+def _without_breaks(words: Counter[str]) -> Counter[str]:
+    return Counter({word: count for word, count in words.items() if word != LINE_BREAK})
 
 
 def _rooms(lengths: Sequence[int], context: int, cut: Cut) -> list[int]:
