@@ -16,6 +16,7 @@ from pretune.cli.finetune import finetune
 from pretune.cli.generate import generate
 from pretune.cli.interchange import export, import_
 from pretune.cli.train import adapt, pretrain
+from pretune.cli.zero_shot import zero_shot
 
 app = typer.Typer(
     name="pretune",
@@ -27,9 +28,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS: tuple[Callable[..., Any], ...] = (compare, pretrain, adapt, finetune, evaluate, predict, embed)
-COMMANDS += (generate, explain, import_, export)
+COMMANDS += (generate, zero_shot, explain, import_, export)
 for command in COMMANDS:
-    name = command.__name__.rstrip("_")
+    name = command.__name__.rstrip("_").replace("_", "-")
     app.command(name, cls=Command, no_args_is_help=True)(command)
 
 

@@ -37,6 +37,18 @@ def macro_f1(golds: Sequence[Item], answers: Sequence[Item]) -> float:
     return sum(_f1(right[x], said[x], true[x]) for x in labels) / len(labels) if labels else 0.0
 
 
+def matthews(golds: Sequence[str], answers: Sequence[str | None]) -> float:
+    """Matthews' correlation, for more than two labels as Gorodkin (2004) has it; 0 where a side never varies.
+
+    CoLA's score: 0 for whoever always gives one answer, however frequent.
+    """
+    right, said, true = _counts(golds, answers)
+    n = len(golds)
+    agreement = n * right.total() - sum(said[x] * true[x] for x in true)
+    of_said, of_true = (n * n - sum(x * x for x in counts.values()) for counts in (said, true))
+    return float(agreement / (of_said * of_true) ** 0.5) if of_said and of_true else 0.0
+
+
 class LabelScores(NamedTuple):
     """How well one label is found; 0 where there was nothing to divide by."""
 

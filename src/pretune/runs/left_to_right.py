@@ -33,6 +33,14 @@ class LeftToRight(Protocol):
         """What stands before every text."""
         ...
 
+    @property
+    def reach(self) -> int | None:
+        """How many ids at most are read to predict one; None: any number."""
+        ...
+
+    @property
+    def unknown_id(self) -> int: ...
+
     def ids(self, text: str) -> list[int]:
         """Of a text, or of a part of one, without the opening."""
         ...
@@ -68,6 +76,14 @@ class GPTText:
     @property
     def opening(self) -> list[int]:
         return []
+
+    @property
+    def reach(self) -> int | None:
+        return self._encoder.config.context
+
+    @property
+    def unknown_id(self) -> int:
+        return self.codec.unknown_id
 
     def ids(self, text: str) -> list[int]:
         return self.codec.ids([text])[0]
@@ -122,6 +138,14 @@ class UlmfitText:
     @property
     def opening(self) -> list[int]:
         return self.codec.ids([""])[0]
+
+    @property
+    def reach(self) -> int | None:
+        return None
+
+    @property
+    def unknown_id(self) -> int:
+        return self.codec.unknown_id
 
     def ids(self, text: str) -> list[int]:
         return self.codec.ids([text])[0][len(self.opening) :]
