@@ -38,6 +38,8 @@ def settings_of(
                 f"{file}: nothing says how many heads share a width of {whole['width']}; give encoder.heads"
             )
         whole["heads"] = whole["width"] // 64  # as in all models of both papers
+    if whole["inner"] == 4 * whole["width"]:
+        whole["inner"] = None  # what our settings call the usual
     if whole["context"] > shape["context"]:
         raise UsageError(
             f"encoder.context is {whole['context']}; the weights have {shape['context']} positions"

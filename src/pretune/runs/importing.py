@@ -13,6 +13,7 @@ from pretune.methods.elmo.encoder import ELMo
 from pretune.methods.elmo.release import Release
 from pretune.methods.elmo.tokens import ElmoCodec, ElmoCodecConfig
 from pretune.methods.elmo.weights import export_bilm, import_bilm
+from pretune.runs.exporting_transformers import openai, tensorflow, transformers
 from pretune.runs.exporting_ulmfit import fastai
 from pretune.runs.folders import check_out, write_folder
 from pretune.runs.importing_transformers import bert, gpt
@@ -129,7 +130,13 @@ def _bilm(folder: Path, out: Path) -> list[str]:
     return [*export_bilm(start.encoder, start.codec, out), read]
 
 
-EXPORTERS: dict[str, Callable[[Path, Path], list[str]]] = {"bilm": _bilm, "fastai": fastai}
+EXPORTERS: dict[str, Callable[[Path, Path], list[str]]] = {
+    "transformers": transformers,
+    "openai": openai,
+    "tensorflow": tensorflow,
+    "bilm": _bilm,
+    "fastai": fastai,
+}
 
 
 def export(folder: Path, to: str, out: Path) -> list[str]:

@@ -36,7 +36,7 @@ KINDS: Final[Mapping[str, Kind]] = {  # problem_type of transformers
 def gpt(published: Published) -> tuple[Start | TrainedModel, list[str]]:
     """A folder of OpenAI's or transformers' files."""
     source = _source(published, "gpt")
-    read = import_gpt(source, published.codec, published.encoder, published.seed)
+    read = import_gpt(source, published.codec, published.encoder, published.seed, published.encoder_only)
     start = Start(source.name, METHODS["gpt"], read.codec, read.encoder, read.encoder.config)
     return _with_head(published, start, read.head, read.config, read.notes)
 

@@ -16,6 +16,7 @@ from pretune.tensors.batch import Batch
 from pretune.tensors.unpadded import Unpadded
 
 EmbeddingDropout = Literal["activation", "weight"]
+Summary = Literal["classify", "last"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class GPTConfig:
     attention_dropout: float = 0.1  # of the weights of attention
     residual_dropout: float = 0.1  # of what each half of a block adds
     embedding_dropout_mode: EmbeddingDropout = "activation"  # "weight": entries of the matrix, as the release
+    summary: Summary = "classify"  # where a text is summed up; "last": its last token, as transformers does
     checkpointing: bool = False  # less memory in training, for a third more time
 
     def __post_init__(self) -> None:
@@ -43,6 +45,8 @@ class GPTConfig:
         if self.embedding_dropout_mode not in ("activation", "weight"):
             modes = ("activation", "weight")
             raise choose("encoder.embedding_dropout_mode", self.embedding_dropout_mode, modes)
+        if self.summary not in ("classify", "last"):
+            raise choose("encoder.summary", self.summary, ("classify", "last"))
 
     def transformer(self) -> TransformerConfig:
         return TransformerConfig(
@@ -151,7 +155,7 @@ class GPT(Encoder):
 
     def _read_at(self, batch: Batch) -> Tensor:
         """Where each row's summary is, (N,)."""
-        if self.active == "language_model":
+        if self.active == "language_model" or self.config.summary == "last":
             places = torch.arange(batch.ids.shape[1], device=batch.ids.device)  # (T,)
             return (places * batch.mask).amax(1)
         found = (batch.ids == self.classify_id) & batch.mask  # (N, T)

@@ -16,7 +16,7 @@ from pretune.errors import UsageError, UserError, choose
 from pretune.keys import generator
 from pretune.methods.gpt import files
 from pretune.methods.gpt.encoder import GPT, GPTConfig
-from pretune.methods.gpt.tokens import SPECIALS, GPTCodec
+from pretune.methods.gpt.tokens import CLASSIFY, SPECIALS, GPTCodec
 from pretune.methods.gpt.weights import TOKENS, named, read_arrays, read_saved, shape_of, views
 from pretune.methods.published_config import activation_of, settings_of
 from pretune.methods.tensor_files import fill, read_folder, read_json, weights_of
@@ -42,6 +42,7 @@ POSITIONS: Final = "positions_embed.weight"
 PRETOKENIZERS: Final[Mapping[Layout, str]] = {"original": "original", "transformers": "hf"}
 AUTHORS: Final[Mapping[Layout, str]] = {"original": "OpenAI", "transformers": "transformers"}
 SHAPES: Final = "params_shapes.json"
+ALONE: Final = {"marks": False, "cut": "longest"}  # as classifiers of transformers read texts
 DEVIATION: Final = 0.02  # of new rows, as the release draws those of its special tokens
 
 
@@ -70,11 +71,19 @@ class Files(NamedTuple):
     specials: bool = False  # whether their rows are there, whatever the vocabulary says
 
 
-def import_gpt(source: Path, codec: Mapping[str, Any], encoder: Mapping[str, Any], seed: int = 0) -> Imported:
+def import_gpt(
+    source: Path,
+    codec: Mapping[str, Any],
+    encoder: Mapping[str, Any],
+    seed: int = 0,
+    encoder_only: bool = False,
+) -> Imported:
     """`codec` and `encoder` hold settings that differ from what the files say; `seed` draws the vectors of
-    special tokens that they lack.
+    special tokens that they lack. `encoder_only` leaves the head out.
     """
     read = _read(source)
+    if "score.weight" in read.head and not encoder_only and not _framed(read.folder):
+        codec, encoder = {**ALONE, **codec}, {"summary": "last", **encoder}
     file = read.folder / "config.json"
     shape = shape_of(read.tensors, read.weights)
     settings = settings_of(read.config, NAMES, shape, encoder, file)
@@ -95,6 +104,13 @@ def import_gpt(source: Path, codec: Mapping[str, Any], encoder: Mapping[str, Any
         notes.append(f"the vectors of {', '.join(SPECIALS)} are new (seed {seed}): the file has none")
     said = [_summary(network, read.layout), _words(made, codec, read.layout)]
     return Imported(made, network, read.head, read.config, read.layout, [*said, *read.notes, *notes])
+
+
+def _framed(folder: Path) -> bool:
+    """Whether the tokenizer puts texts between `_start_` and `_classify_`."""
+    path = folder / files.WHOLE
+    template = (read_json(path).get("post_processor") or {}).get("single", []) if path.is_file() else []
+    return [*template[-1:]] == [{"SpecialToken": {"id": CLASSIFY, "type_id": 0}}]
 
 
 def _summary(network: GPT, layout: Layout) -> str:

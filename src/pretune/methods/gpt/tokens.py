@@ -64,6 +64,9 @@ class GPTCodecConfig:
     """Where several parts are too long: each is cut to its share, as published, or the longest first."""
     keep: Keep = "head"
     """Which end of a part is kept where it is cut: its beginning, as published, or its end."""
+    marks: bool = True
+    """Whether `_start_`, `_delimiter_` and `_classify_` stand around texts, as published; classifiers that
+    transformers trained read texts alone, one after the other (encoder.summary=last)."""
 
     def __post_init__(self) -> None:
         for name, said, possible in (
@@ -118,7 +121,7 @@ class GPTCodec:
         self.start_id, self.delimiter_id, self.classify_id = (vocab.ids[special] for special in SPECIALS)
         self.pretokenizer = _pretokenizer(config)
         self._kept: dict[str, Read] = {}
-        self._ids = _Kept(lambda stretch: self._read(stretch).ids)
+        self._ids = _Kept(self._new_ids)
 
     @classmethod
     def learn(cls, corpus: Callable[[], Iterable[str]], config: GPTCodecConfig) -> GPTCodec:
@@ -162,6 +165,10 @@ class GPTCodec:
         ids = self._ids
         return [list(chain.from_iterable(map(ids.__getitem__, find(cleaned(text))))) for text in texts]
 
+    def _new_ids(self, stretch: str) -> tuple[int, ...]:
+        words = self.pretokenizer.words(stretch)
+        return tuple(number for word in words for number in self.pieces.ids(word.text))
+
     def tokens(self, text: str) -> list[str]:
         """The pieces of a text as they stand in the vocabulary; `<unk>` where a character is in none."""
         return [self.vocab.words[number] for number in self.ids([text])[0]]
@@ -177,21 +184,29 @@ class GPTCodec:
         return rows
 
     def _row(self, read: Sequence[tuple[list[int], list[Span]]], order: Sequence[int]) -> Row:
-        ids, part, chars = [self.start_id], [-1], [NOTHING]
-        rooms = _rooms([len(found) for found, _ in read], self.config.context, self.config.cut)
+        row = Row([], [], [], [])
+        rooms = _rooms([len(found) for found, _ in read], self.config)
         for place, number in enumerate(order):
-            if place:
-                ids.append(self.delimiter_id)
-                part.append(-1)
-                chars.append(NOTHING)
+            self._mark(row, self.delimiter_id if place else self.start_id)
             found, spans = read[number]
             left = len(found) - rooms[number] if self.config.keep == "tail" else 0
             kept = slice(max(0, left), max(0, left) + rooms[number])
-            ids += found[kept]
-            chars += spans[kept]
-            part += [number] * (len(ids) - len(part))
-        ids.append(self.classify_id)
-        return Row(ids, [0] * len(ids), [*part, -1], [*chars, NOTHING])
+            row.ids.extend(found[kept])
+            row.chars.extend(spans[kept])
+            row.part.extend([number] * (len(row.ids) - len(row.part)))
+        self._mark(row, self.classify_id)
+        if not row.ids:  # no marks and no word: there must be something to read
+            row.ids.append(self.unknown_id)
+            row.chars.append(NOTHING)
+            row.part.append(-1)
+        row.segments.extend([0] * len(row.ids))
+        return row
+
+    def _mark(self, row: Row, number: int) -> None:
+        if self.config.marks:
+            row.ids.append(number)
+            row.chars.append(NOTHING)
+            row.part.append(-1)
 
     def _aligned(self, text: str) -> tuple[list[int], list[Span]]:
         """The ids of a text and the characters that each stands for."""
@@ -220,10 +235,11 @@ class GPTCodec:
     def _pieces(self, stretch: str) -> Iterator[tuple[int, int, int]]:
         for word in self.pretokenizer.words(stretch):
             at, last = 0, len(word.text) - 1
-            for number, length in self.pieces.pieces(word.text):
-                first, end = min(at, last), min(at + length - 1, last)
-                yield number, word.starts[first], max(word.starts[first], word.ends[end] - 1)
-                at += length
+            for number in self.pieces.ids(word.text):
+                end = at + self.pieces.lengths[number]
+                first = word.starts[min(at, last)]
+                yield number, first, max(first, word.ends[min(end - 1, last)] - 1)
+                at = end
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids, words with a space between them, line breaks as they were; marks give nothing."""
@@ -322,19 +338,19 @@ def _without_breaks(words: Counter[str]) -> Counter[str]:
     return Counter({word: count for word, count in words.items() if word != LINE_BREAK})
 
 
-def _rooms(lengths: Sequence[int], context: int, cut: Cut) -> list[int]:
+def _rooms(lengths: Sequence[int], config: GPTCodecConfig) -> list[int]:
     """How many ids each part keeps; the marks take one more than there are parts.
 
     "each" is the release's rule for two parts, context // 2 - 2, and its like for other numbers.
     """
-    count = len(lengths)
+    count, context = len(lengths), config.context
     if context // count < 3:
         raise UserError(
             f"a sample has {count} parts, and codec.context is {context}: there is no room for them"
         )
-    if cut == "each":
-        return [context // count - 2] * count
-    room, rooms = context - count - 1, [0] * count
+    if config.cut == "each":
+        return [context // count - 2 * config.marks] * count
+    room, rooms = context - (count + 1) * config.marks, [0] * count
     for left, number in zip(range(count, 0, -1), sorted(range(count), key=lambda n: lengths[n]), strict=True):
         rooms[number] = min(lengths[number], room // left)
         room -= rooms[number]
