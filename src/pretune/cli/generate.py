@@ -23,7 +23,8 @@ def generate(
         str,
         typer.Argument(
             metavar="PROMPT",
-            help="Text to go on from; - is stdin. The beginning of a document if left out.",
+            help="Text to go on from; - is stdin. The beginning of a document if left out, which a GPT "
+            "cannot go on from.",
         ),
     ] = "",
     max_tokens: Annotated[
@@ -66,7 +67,7 @@ def generate(
         bool, typer.Option("--stop/--no-stop", help="End where the model ends the document, or never.")
     ] = True,
     unknown: Annotated[
-        bool, typer.Option("--unknown", help="Also write xxunk, which stands for unknown words.")
+        bool, typer.Option("--unknown", help="Also write xxunk or <unk>, which stands for what is unknown.")
     ] = False,
     avoid: Annotated[
         list[str] | None, typer.Option("--avoid", help="A word or mark not to be written; repeatable.")
@@ -78,12 +79,14 @@ def generate(
     quiet: Quiet = False,
     config: ConfigFile = None,
 ) -> None:
-    """Go on with a text, word by word, as a ULMFiT has learned to; a backward one writes what stands before.
+    """Go on with a text, word by word, as a ULMFiT or a GPT has learned to; a backward ULMFiT writes what
+    stands before.
 
-    The prompt is read once and its state carried along, so a text of any length takes one step a word. The
-    same seed gives the same texts, the first three of ten being the three of `--count 3`.
+    The prompt is read once and its state carried along, so a text of any length takes one step a word; a GPT
+    whose positions are full goes on from the later half of them. The same seed gives the same texts, the
+    first three of ten being the three of `--count 3`.
 
-    Example: pretune generate models/ulmfit "It was a dark and stormy night" --top-p 0.9
+    Example: pretune generate models/gpt "It was a dark and stormy night" --top-p 0.9
 
     The likeliest: pretune generate models/ulmfit "It was" --beams 5 --length-penalty 1 --max-tokens 20
     """

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pretune.errors import UsageError, UserError, choose
+from pretune.methods.bert.encoder import BERT
+from pretune.methods.bert.tokens import BERTCodec
 from pretune.methods.elmo import ElmoCodec
 from pretune.methods.gpt.language import PlainText
 from pretune.methods.gpt.tokens import GPTCodec
@@ -18,6 +20,7 @@ from pretune.runs.folders import read_config
 from pretune.runs.generation import Generated, Generating, generate, stream
 from pretune.runs.gpt_scorer import GPTScorer
 from pretune.runs.left_to_right import LeftToRight, left_to_right
+from pretune.runs.masked_scorer import MaskedScorer
 from pretune.runs.neighbours import Neighbour, neighbours
 from pretune.runs.readings import Sentence
 from pretune.runs.run import load_start
@@ -27,6 +30,7 @@ from pretune.runs.text_scores import Perplexity, Substitute, TextScore
 from pretune.runs.writers import GPTWriter, UlmfitWriter, Writer
 from pretune.tasks.base import Task
 from pretune.tasks.both_ways import BothWays
+from pretune.tasks.masked_words import MaskedWords
 from pretune.tasks.next_token import NextToken
 from pretune.training.devices import find_device
 from pretune.training.model import Model
@@ -39,7 +43,7 @@ WINDOW = 4096  # texts that are sorted by length together
 
 @dataclass
 class LanguageModel:
-    """A pretrained folder that predicts words: ELMo with its softmax, ULMFiT, GPT.
+    """A pretrained folder that predicts words: ELMo with its softmax, ULMFiT, GPT, BERT.
 
     lm = LanguageModel.load("models/elmo")
     lm.perplexity(["It was a good film ."]).value
@@ -70,8 +74,8 @@ class LanguageModel:
     def score(self, texts: Sequence[Sentence], batch_size: int = 64) -> list[TextScore]:
         """Of each text or list of words, in order; each is read by itself.
 
-        A GPT's words are pieces of them. Of a text longer than its context each piece is given at least half
-        a context of those before it.
+        Words of GPT and BERT are pieces. Of a text longer than its context GPT gives each at least half a
+        context of those before it. BERT reads both sides at once: see `TextScore.around`.
         """
         if isinstance(texts, str):
             raise UsageError("score takes a list of texts; this is one: write score([text])")
@@ -84,7 +88,8 @@ class LanguageModel:
 
         For ELMo a text is a sentence. "zero" reads each from zeros; "carry", as the release, goes on from
         the sentence before in `batch_size` streams that share the texts: lower, for models that have
-        learned so.
+        learned so. Of a BERT it is the pseudo-perplexity (Salazar et al. 2020), which is comparable among
+        masked models of one vocabulary alone.
         """
         if state not in get_args(State):
             raise choose("state", state, get_args(State))
@@ -97,7 +102,8 @@ class LanguageModel:
         """Words that could stand at `position` (from 0) of a text, the likeliest first.
 
         p(w) ∝ p(w | left) p(w | right), each of its own softmax, over the words of the vocabulary but its
-        special ones; one side alone for a model that reads one way. The word that stands there counts too.
+        special ones; one side alone for a model that reads one way. The word that stands there counts too,
+        but for BERT, which reads both sides at once and a mask in its place.
         """
         return self.scorer.substitutes(text, position, top)
 
@@ -189,14 +195,25 @@ def _task(folder: Path, start: Start) -> Task:
         return BothWays()
     if isinstance(start.codec, GPTCodec):
         return PlainText()
+    if isinstance(encoder, BERT):
+        if encoder.mlm_bias is None:
+            raise UserError(
+                f"{folder} has no heads of pretraining, so it predicts no words; import a checkpoint that "
+                f"has them, or let it learn them: pretune adapt {folder} CORPUS --out DIR"
+            )
+        return MaskedWords()
     if getattr(encoder, "embedding_weight", None) is not None:
         return NextToken()
-    raise UserError(f"{folder} holds {start.method.name}, which predicts no words; use elmo, ulmfit or gpt")
+    raise UserError(
+        f"{folder} holds {start.method.name}, which predicts no words; use elmo, ulmfit, gpt or bert"
+    )
 
 
 def _scorer(start: Start, task: Task, model: Model) -> Scorer:
     if isinstance(start.codec, GPTCodec):
         return GPTScorer(model, start.codec)
+    if isinstance(start.codec, BERTCodec) and isinstance(start.encoder, BERT):
+        return MaskedScorer(model, start.codec, start.encoder.config.context)
     return RowScorer(start, task, model)
 
 
