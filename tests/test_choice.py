@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +10,16 @@ from random import Random
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import tiny
+from pretune.cli import app
 from pretune.data.samples import Part, Sample, Span, sample
 from pretune.errors import UsageError, UserError
 from pretune.methods import METHODS
-from pretune.runs.predictor import Predictor
+from pretune.runs import tfidf
+from pretune.runs.compare import compare
+from pretune.runs.predictor import Predictor, evaluate
 from pretune.runs.run import finetune, load_trained
 from pretune.runs.trained import join
 from pretune.tasks.base import Answer
@@ -259,3 +264,96 @@ def test_what_cannot_be_asked_is_refused():
         MultipleChoice(cut="middle")
     with pytest.raises(UsageError, match=r"task\.dropout is 1"):
         MultipleChoice(dropout=1)
+
+
+def test_a_question_is_asked_as_a_tuple_or_as_a_line_of_a_file():
+    predictor = Predictor(trained("wordvectors"), ("question",), ("choices",))
+    wanted = sample("the film was", "good", "bad plot")
+    record = {"question": "the film was", "choices": ["good", "bad plot"]}
+    for question in (("the film was", ["good", "bad plot"]), ("the film was", "good", "bad plot"), record):
+        assert predictor.as_sample(question).texts == wanted.texts
+    assert (
+        predictor.as_sample({"prompt": "the film was", "options": ["good", "bad plot"]}).texts == wanted.texts
+    )
+    with pytest.raises(UserError, match="a question is"):
+        predictor.as_sample("the film was")
+
+
+def jsonl(path: Path, samples: Sequence[Sample]) -> Path:
+    rows = ({"question": s.texts[0], "choices": s.texts[1:], "answer": s.gold} for s in samples)
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+def said(*words: object, code: int = 0) -> str:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_from_a_file_to_answers_on_the_command_line(tmp_path: Path):
+    train, test = jsonl(tmp_path / "a.jsonl", questions(40)), jsonl(tmp_path / "b.jsonl", questions(10, 1))
+    model = tmp_path / "model"
+    said(
+        "finetune", "choice", train, "--method", "wordvectors", "--size", "tiny", "--out", model,
+        "recipe.epochs=2", "codec.min_count=1",
+    )  # fmt: skip
+    shown = said("evaluate", model, test)
+    assert "accuracy" in shown and "Guessing would be right in" in shown
+    said("predict", model, test, "--out", tmp_path / "answers")
+    lines = [json.loads(line) for line in (tmp_path / "answers").read_text().splitlines()]
+    for line, one in zip(lines, questions(10, 1), strict=True):
+        assert line["answer"] == one.texts[1 + line["choice"]] and len(line["scores"]) == len(one.parts) - 1
+    assert "--choices are for the task choice" in said(
+        "finetune", "classification", train, "--choices", "choices", "--out", "x", code=2
+    )
+    assert "for classification" in said("finetune", "choice", train, "--kind", "one", "--out", "x", code=2)
+
+
+def test_approaches_to_multiple_choice_are_compared(tmp_path: Path):
+    tested = questions(20, 1)
+    tested[0] = replace(tested[0], gold=(tested[0].gold + 1) % 2)  # nobody gets that right
+    train, test = jsonl(tmp_path / "a.jsonl", questions(60)), jsonl(tmp_path / "b.jsonl", tested)
+    found = compare(
+        train, test, task="choice", methods=["tfidf", "wordvectors"], sizes=[20, 40], seeds=2, jobs=1,
+        unlabelled="none", encoder_size="tiny", out=tmp_path / "out",
+        settings={"recipe": {"epochs": 2}, "codec": {"min_count": 1}, "tfidf": {"strengths": [10.0]}},
+    )  # fmt: skip
+    assert found.task == "choice" and found.metric == "accuracy" and len(found.rows) == 8
+    assert any("Guessing would be right in" in note for note in found.notes)
+    baseline = next(rank for rank in found.top() if rank.method == "tfidf")
+    assert baseline.mean > 0.8  # the right choice is told by its words
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "⏐ 0: " in report and "confuses" not in report
+    best = Predictor.load(tmp_path / "out" / "best")
+    assert best.text_columns == ("question",) and best.choice_columns == ("choices",)
+    scores = evaluate(tmp_path / "out" / "best", test).scores
+    assert scores["accuracy"] == next(
+        row.score
+        for row in found.rows
+        if (row.contender, row.size, row.seed) == (found.best.contender, found.best.size, found.best.seed)
+    )
+
+
+def test_the_baseline_learns_what_choice_and_question_share(tmp_path: Path):
+    chance = Random(0)
+    samples = []
+    for i in range(60):
+        one, other = chance.sample(tiny.WORDS, 2)
+        choices = [f"it is {one}", f"it is {other}"]
+        gold = i % 2
+        samples.append(sample(f"who said {(one, other)[gold]} ?", *choices, key=str(i), gold=gold))
+    model, scores = tfidf.fit(MultipleChoice.of(samples), samples[:40], samples[40:])
+    assert scores["accuracy"] >= 0.9
+    model.save(tmp_path / "model", {})
+    assert load_trained(tmp_path / "model").answers(samples) == model.answers(samples)
+    assert model.answers([samples[3]]) == model.answers(samples)[3:4]
+
+
+def test_comparing_refuses_what_another_task_has(tmp_path: Path):
+    with pytest.raises(UsageError, match="--choices are for --task choice"):
+        compare(questions(9), choices=["a"], out=tmp_path)
+    with pytest.raises(UsageError, match="--kind and --label-separator are for classification"):
+        compare(questions(9), task="choice", kind="one", out=tmp_path)
+    with pytest.raises(UsageError, match="--task is 'tagging'; choose one of classification, choice"):
+        compare(questions(9), task="tagging", out=tmp_path)

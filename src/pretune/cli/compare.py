@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pretune.cli.common import (
+    Choices,
     ConfigFile,
     Device,
     Encoding,
@@ -47,10 +48,14 @@ def compare(
         bool, typer.Option("--demo", help="Needs no file: documentation of installed libraries, told apart.")
     ] = False,
     task: Annotated[
-        str, typer.Option("--task", help="classification: one label, many labels or a number.")
-    ] = ("classification"),
+        str,
+        typer.Option(
+            "--task", help="classification: one label, many labels or a number; or choice: multiple choice."
+        ),
+    ] = "classification",
     text: Text = None,
     label: Label = None,
+    choices: Choices = None,
     kind: Kind = None,
     label_separator: LabelSeparator = None,
     methods: Annotated[
@@ -178,6 +183,7 @@ def compare(
             **given,
             text=text or (),
             label=label or (),
+            choices=choices or (),
             kind=kind,
             label_separator=label_separator,
             format=file_format,

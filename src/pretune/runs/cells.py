@@ -22,7 +22,7 @@ from pretune.runs.guests import METHOD as GUEST
 if TYPE_CHECKING:
     from pretune.runs.starts import Start
     from pretune.runs.trained import Trained
-    from pretune.tasks.classification import Classification
+    from pretune.tasks.base import Task
 
 FORMAT = 1  # of a cell's file
 
@@ -59,8 +59,9 @@ class Data:
 
     pool: tuple[Sample, ...]
     test: tuple[Sample, ...]
-    kind: str  # one, many, number
+    kind: str  # one, many, number; choice
     valid_share: float
+    task: str = "classification"
 
     def drawn(self, size: int, seed: int) -> tuple[list[Sample], list[Sample]]:
         """(train, valid) of a seed: the same for every contender, and smaller sizes inside larger ones."""
@@ -118,8 +119,8 @@ class Finished:
     metric: str
     validation: dict[str, float]
     golds: list[Any]
-    predicted: list[Any]  # a label, several, or a number for each test sample
-    chances: list[float]  # the probability of the gold label; empty where there is none
+    predicted: list[Any]  # a label, several, a number, or which choice, for each test sample
+    chances: list[float]  # the probability of the gold label or choice; empty where there is none
     history: list[dict[str, Any]]
     threads: int
     command: str
@@ -176,8 +177,8 @@ def run_cell(
         {name: _finite(value) for name, value in validation.items()},
         [list(gold) if isinstance(gold, tuple) else gold for gold in golds],
         [_said(answer) for answer in answers],
-        [round(answer.scores.get(gold, 0.0), 6) for gold, answer in zip(golds, answers, strict=True)]
-        if data.kind == "one"
+        [round(answer.scores.get(str(gold), 0.0), 6) for gold, answer in zip(golds, answers, strict=True)]
+        if data.kind in ("one", "choice")
         else [],
         [{name: _plain(x) for name, x in epoch.items()} for epoch in history],
         torch.get_num_threads(),
@@ -240,13 +241,14 @@ def _train(
     return trained, fitted.best, fitted.history
 
 
-def task_of(setting: Setting, data: Data, train: Sequence[Sample]) -> Classification:
+def task_of(setting: Setting, data: Data, train: Sequence[Sample]) -> Task:
     """The names of labels come from the pool, the scale of numbers from the samples drawn."""
     from pretune.config import update
-    from pretune.tasks.classification import Classification
+    from pretune.runs.trained import task_class
 
     samples = train if data.kind == "number" else data.pool
-    return update(Classification.of(samples, data.kind), setting.task, "task")  # type: ignore[arg-type]
+    task: Task = update(task_class(data.task).of(samples, data.kind), setting.task, "task")
+    return task
 
 
 def _start(cell: Cell) -> Start | list[Start]:
@@ -268,9 +270,7 @@ def _start(cell: Cell) -> Start | list[Start]:
 
 
 def _said(answer: Any) -> Any:
-    if answer.labels is not None:
-        return list(answer.labels)
-    return answer.label if answer.label is not None else answer.value
+    return list(answer.said) if isinstance(answer.said, tuple) else answer.said
 
 
 def _finite(value: float) -> float:

@@ -20,8 +20,10 @@ def choice_question(question: Any, text: Sequence[str] = (), choices: Sequence[s
         columns = tuple(map(str, question))
         there = all(name in columns for name in (*text, *choices))
         table = Table("a question", columns, [TableRow("a question", list(question.values()))])
-        asked = {"text": text, "choices": choices} if there else {}
-        return from_table(table, labelled=False, **asked).samples[0]
+        asked = from_table(
+            table, text=text if there else (), choices=choices if there else (), labelled=False
+        )
+        return asked.samples[0]
     if isinstance(question, (tuple, list)) and question and isinstance(question[0], str):
         first, *rest = question
         if len(rest) == 1 and isinstance(rest[0], (tuple, list)):

@@ -11,7 +11,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from pretune.errors import UsageError, choose
+from pretune.data.samples import Sample
+from pretune.errors import UsageError
 from pretune.runs.cells import Cell, Finished, cell_id, cell_path, run_cell
 from pretune.runs.comparison import Comparison
 from pretune.runs.entries import Entry, compared, entries
@@ -56,6 +57,7 @@ def compare(
     *,
     text: str | Sequence[str] = (),
     label: str | Sequence[str] = (),
+    choices: str | Sequence[str] = (),
     kind: str | None = None,
     label_separator: str | None = None,
     format: str | None = None,  # noqa: A002, the option's name
@@ -87,6 +89,7 @@ def compare(
 
     Without `methods` tfidf, wordvectors, ulmfit and those of `from_` are compared.
     `train` and `test` are files or lists of `Sample`; without `test` a share of `train` is held out.
+    `task` is classification or choice; `choices` are columns for the latter.
     `unlabelled` are files (`Path`) or texts (`str`): every pretrained encoder of `from_` is adapted to them
     and to the training texts, and a method without a start learns from them. None stands for the
     training texts alone, "none" for nothing: no adaptation. Finished trainings in `out` are kept: called
@@ -96,8 +99,6 @@ def compare(
         compare("train.csv", text="review", label="stars", from_=["models/en"]).recommendation
     """
     out = Path(out)
-    if task != "classification":
-        raise choose("--task", task, ["classification"])
     options = Options(
         compared(methods, [resolved(x) for x in from_]),
         tuple(recipes),
@@ -116,8 +117,8 @@ def compare(
     )
     options.check(out)
     reading = {"text": _listed(text), "label": _listed(label), "label_separator": label_separator}
-    reading |= {"format": format, "encoding": encoding}
-    problem = read(train, test, unlabelled, name, reading, kind, options)
+    reading |= {"format": format, "encoding": encoding, "choices": _listed(choices)}
+    problem = read(train, test, unlabelled, name, reading, kind, options, task)
     found, notes = entries(
         options, problem, [resolved(x) for x in from_], Path(vectors) if vectors else None, out
     )
@@ -222,8 +223,8 @@ def _run(
         watch.end()
     cells = [cell for name in plan if (cell := Finished.read(cell_path(out, name)))]
     assert len(cells) == len(plan)
-    texts = [" ⏐ ".join(sample.texts) for sample in problem.data.test]
-    comparison = judge(cells, texts, "classification", _data(problem, found, out, workers, titles), titles)
+    texts = [shown(sample, problem.data.task) for sample in problem.data.test]
+    comparison = judge(cells, texts, problem.data.task, _data(problem, found, out, workers, titles), titles)
     _keep_best(comparison, plan, cells, problem, out)
     comparison = replace(
         comparison,
@@ -233,6 +234,14 @@ def _run(
     )
     write(comparison, out)
     return comparison
+
+
+def shown(sample: Sample, task: str) -> str:
+    """A sample in one line; choices with their numbers."""
+    texts = sample.texts
+    if task == "choice":
+        texts = (texts[0], *(f"{number}: {text}" for number, text in enumerate(texts[1:])))
+    return " ⏐ ".join(texts)
 
 
 def default_jobs(device: str) -> int:
@@ -263,8 +272,8 @@ def _data(
         "test": len(data.test),
         "kind": data.kind,
         "labels": list(problem.labels),
-        "text_columns": list(problem.text_columns),
-        "label_columns": list(problem.label_columns),
+        "text_columns": list(problem.columns.get("text", ())),
+        "label_columns": list(problem.columns.get("label", ())),
         "language": problem.language,
         "valid_share": data.valid_share,
         "fingerprint": {"train": fingerprint(data.pool), "test": fingerprint(data.test)},
@@ -302,8 +311,8 @@ def _keep_best(
         def fill(new: Path) -> None:
             shutil.copytree(model, new, dirs_exist_ok=True)
             run = json.loads((new / "run.json").read_text(encoding="utf-8"))
-            columns = {"text": list(problem.text_columns), "label": list(problem.label_columns)}
-            write_run(new, {**run, "data": {**columns, "label_separator": problem.label_separator}})
+            columns = problem.columns or {"text": [], "label": [], "label_separator": None}
+            write_run(new, {**run, "data": {"kind": problem.data.kind, **columns}})
 
         write_folder(out / "best", fill)
     shutil.rmtree(out / "models", ignore_errors=True)
@@ -331,6 +340,10 @@ def _method_notes(problem: Problem, options: Options, comparison: Comparison) ->
         "From scratch an encoder has the vocabulary of its pretrained sister and, without --recipes, the "
         "recipe full: gradual unfreezing would spare layers that know nothing.",
     ]
+    if problem.data.task == "choice":
+        notes.append(
+            "TF-IDF scores a choice by its words, by those that it shares with the question, and by how many."
+        )
     if problem.given is not None:
         notes.append(
             "Unlabelled text: what was given and the training texts without labels; test texts that stand in "

@@ -67,7 +67,7 @@ def entries(
             found.append(_baseline(options, problem))
             continue
         bases = _bases(method, given.get(method, []), options, problem, vectors, out)
-        found += [e for base in bases for e in _of(method, base, False, options)]
+        found += [e for base in bases for e in _of(method, base, False, options, problem.data.task)]
         if not bases and method != "wordvectors":
             notes.append(
                 f"{method} runs from scratch only: --unlabelled none, and no --from of `pretune pretrain`."
@@ -78,7 +78,7 @@ def entries(
             )
         if options.scratch:
             base = bases[0] if bases else _vocabulary(method, options, problem, out)
-            found += _of(method, base, True, options)
+            found += _of(method, base, True, options, problem.data.task)
     if not found:
         raise UsageError(
             "nothing is left to compare: with --no-scratch a method needs --from, --vectors or --unlabelled"
@@ -196,7 +196,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return found
 
 
-def _of(method: str, base: Base, scratch: bool, options: Options) -> list[Entry]:
+def _of(method: str, base: Base, scratch: bool, options: Options, asks: str) -> list[Entry]:
     """A start with each of its recipes."""
     from pretune.config import described, merge
     from pretune.recipes import VARIANTS
@@ -204,7 +204,8 @@ def _of(method: str, base: Base, scratch: bool, options: Options) -> list[Entry]
     from pretune.runs.starts import method_named
 
     record = method_named(method)
-    task = merge(record.task_options, options.table("task", method))
+    own = record.task_options if asks == "classification" else {}  # the paper's head
+    task = merge(own, options.table("task", method))
     fitting = {"device": options.device, **options.table("fitting", method)}
     start = "scratch" if scratch else base.name
     found = []

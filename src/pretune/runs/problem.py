@@ -8,18 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from pretune.data.choices import read_choices
 from pretune.data.golds import LabelKind
 from pretune.data.readers import read_samples
 from pretune.data.samples import Sample
 from pretune.data.segment import segmenter
-from pretune.data.splits import check_labels, split, without_leaks
+from pretune.data.splits import check_labels, conflicts, split, without_leaks
 from pretune.errors import UsageError, UserError, choose
 from pretune.runs.cells import Data
+from pretune.runs.choosing import guessing_note
 from pretune.runs.options import Options, Size
 from pretune.runs.prepare import Texts, plain, texts_of
 
 Labelled = Path | str | Sequence[Sample]
 Unlabelled = Literal["none"] | Sequence[Path | str] | None
+ASKED = ("classification", "choice")  # tasks that can be compared
 LADDER = (100, 200, 500, 1000)  # sizes where none are given
 ALL_UP_TO = 2000  # a pool of up to this many is also used whole
 
@@ -31,15 +34,23 @@ class Problem:
     name: str
     data: Data
     labels: tuple[str, ...]  # in order; none for numbers
-    text_columns: tuple[str, ...]
-    label_columns: tuple[str, ...]
+    columns: Mapping[str, Any]  # how files of this kind are read: what run.json says of the data
     language: str
     sizes: tuple[int, ...]
     own: Texts  # the training texts, without labels
     given: Texts | None  # those and what the user gave
     adapts: bool
     notes: tuple[str, ...]
-    label_separator: str | None = None
+
+
+@dataclass(frozen=True)
+class Read:
+    """Samples, and how they came."""
+
+    samples: list[Sample]
+    kind: str
+    columns: Mapping[str, Any]  # empty where samples were made in Python
+    notes: list[str]
 
 
 def read(
@@ -50,68 +61,110 @@ def read(
     reading: Mapping[str, Any],
     kind: str | None,
     options: Options,
+    task: str = "classification",
 ) -> Problem:
     """Read, hold out a test set where there is none, remove leaks, and decide sizes and language."""
-    if kind is not None and kind not in get_args(LabelKind):
-        raise choose("--kind", kind, get_args(LabelKind))
-    learn, found, columns, notes = _samples(train, cast(Any, kind), reading)
+    if task not in ASKED:
+        raise choose("--task", task, ASKED)
+    _check_options(task, kind, reading)
+    found = _samples(task, train, kind, reading)
+    learn, notes = found.samples, found.notes
     if test is None:
         learn, check = split(learn, options.test_share, options.seed)
         notes.append(
             f"{len(check):,} of {len(learn) + len(check):,} samples are held out for the test (no test file)."
         )
     else:
-        again = (
-            {**reading, "text": columns[0], "label": columns[1]} if columns[0] and is_file(test) else reading
-        )
-        check, _, _, more = _samples(test, found, again)
-        notes += more
+        again = {**reading, **found.columns} if found.columns and is_file(test) else reading
+        tested = _samples(task, test, found.kind if task == "classification" else kind, again)
+        check = tested.samples
+        notes += tested.notes
         parts = {len(s.parts) for s in (*learn, *check)}
-        if len(parts) > 1:
+        if len(parts) > 1 and task == "classification":
             raise UserError(
                 f"samples have {' or '.join(map(str, sorted(parts)))} texts; all need the same number"
             )
     learn, leaks = without_leaks(learn, check)
-    notes += [*leaks, *check_labels(learn, check, found)]
-    data = Data(tuple(learn), tuple(check), found, options.valid_share)
+    notes += [*leaks, *_checked(learn, check, found.kind)]
+    data = Data(tuple(learn), tuple(check), found.kind, options.valid_share, task)
     language = options.language or guess_language(learn)
     guessed = "" if options.language else ", guessed from the characters (--language)"
     named = options.settings.get("codec", {}).get("segmenter")
     cut = "pieces that are learned" if named == "pieces" else segmenter(language, named).described
     notes.append(f"Language: {language}{guessed}; cut into {cut}.")
-    own, given = _texts(unlabelled, data, str(reading["encoding"]), columns[0])
+    own, given = _texts(unlabelled, data, str(reading["encoding"]), found.columns.get("text", ()))
+    labels = labels_of(learn, found.kind)
     return Problem(
         name or (Path(cast(Any, train)).name if is_file(train) else "samples"),
         data,
-        labels_of(learn, found),
-        *columns,
+        labels,
+        found.columns,
         language,
-        sizes(options.sizes, data, labels_of(learn, found)),
+        sizes(options.sizes, data, labels),
         own,
         given,
         unlabelled != "none",
         tuple(notes),
-        cast(str | None, reading.get("label_separator")),
     )
+
+
+def _check_options(task: str, kind: str | None, reading: Mapping[str, Any]) -> None:
+    """Raise where options are another task's."""
+    if task == "classification":
+        if kind is not None and kind not in get_args(LabelKind):
+            raise choose("--kind", kind, get_args(LabelKind))
+        if reading.get("choices"):
+            raise UsageError("--choices are for --task choice; leave them out")
+    elif kind is not None or reading.get("label_separator") is not None:
+        raise UsageError("--kind and --label-separator are for classification; leave them out")
+
+
+def _checked(learn: Sequence[Sample], check: Sequence[Sample], kind: str) -> list[str]:
+    if kind == "choice":
+        return [*conflicts(learn), guessing_note(check)]
+    return check_labels(learn, check, cast(LabelKind, kind))
 
 
 def is_file(data: Labelled) -> bool:
     return isinstance(data, (str, Path))
 
 
-def _samples(
-    data: Labelled, kind: LabelKind | None, reading: Mapping[str, Any]
-) -> tuple[list[Sample], LabelKind, tuple[tuple[str, ...], tuple[str, ...]], list[str]]:
+def _samples(task: str, data: Labelled, kind: str | None, reading: Mapping[str, Any]) -> Read:
     if isinstance(data, (str, Path)):
-        found = read_samples(Path(data), kind=kind, **reading)
-        return found.samples, found.kind, (found.text_columns, found.label_columns), list(found.notes)
+        return (_choices if task == "choice" else _labelled)(Path(data), kind, reading)
     samples = list(data)
     if not samples:
         raise UserError("there are no samples to compare on")
     missing = sum(sample.gold is None for sample in samples)
     if missing:
         raise UserError(f"{missing} of {len(samples)} samples have no gold; give labelled ones")
-    return samples, kind or kind_of(samples), ((), ()), []
+    if task == "choice":
+        from pretune.tasks.choice import MultipleChoice
+
+        MultipleChoice.of(samples)
+        return Read(samples, "choice", {}, [])
+    return Read(samples, kind or kind_of(samples), {}, [])
+
+
+def _labelled(path: Path, kind: str | None, reading: Mapping[str, Any]) -> Read:
+    options = {name: x for name, x in reading.items() if name != "choices"}
+    found = read_samples(path, kind=cast(Any, kind), **options)
+    columns = {"text": list(found.text_columns), "label": list(found.label_columns)}
+    columns |= {"label_separator": reading.get("label_separator")}  # type: ignore[dict-item]
+    return Read(found.samples, found.kind, columns, list(found.notes))
+
+
+def _choices(path: Path, kind: str | None, reading: Mapping[str, Any]) -> Read:
+    options = {name: x for name, x in reading.items() if name not in ("kind", "label_separator")}
+    found = read_choices(path, **options)
+    columns = {
+        "kind": "choice",
+        "text": list(found.text_columns),
+        "choices": list(found.choice_columns),
+        "label": list(found.label_columns),
+        "counts_from": found.counts_from,
+    }
+    return Read(found.samples, "choice", columns, list(found.notes))
 
 
 def kind_of(samples: Sequence[Sample]) -> LabelKind:
@@ -127,7 +180,7 @@ def kind_of(samples: Sequence[Sample]) -> LabelKind:
 
 
 def labels_of(samples: Sequence[Sample], kind: str) -> tuple[str, ...]:
-    if kind == "number":
+    if kind in ("number", "choice"):
         return ()
     from pretune.tasks.classification import Classification
 

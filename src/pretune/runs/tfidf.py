@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,8 @@ from pretune.errors import UserError
 from pretune.runs.files import write_json
 from pretune.runs.folders import CONFIG, FORMAT, WEIGHTS, read_config, write_folder, write_run
 from pretune.runs.trained import task_config, task_from
-from pretune.tasks.base import Answer
+from pretune.tasks.base import Answer, Task
+from pretune.tasks.choice import MultipleChoice
 from pretune.tasks.classification import Classification
 
 Floats = NDArray[np.float64]
@@ -30,19 +31,21 @@ class TfIdfConfig:
 
     units: Literal["words", "characters"] = "words"  # characters where a language writes no spaces
     longest: int | None = None  # longest n-gram; None: 2 words or 3 characters
+    compared: bool = True
+    """Of two texts u and v also u · v, |u - v| and their cosine: what they share, and what not."""
     strengths: tuple[float, ...] = (10.0, 3.0, 30.0, 1.0, 100.0, 0.3)  # C, the likeliest first: it wins ties
 
 
 @dataclass
-class TfIdf:
-    """A fitted baseline; answers like every trained model."""
+class Fitted:
+    """A linear model of TF-IDF features, and its folder."""
 
-    task: Classification
+    task: Any  # a Classification or MultipleChoice
     config: TfIdfConfig
     strength: float  # the C that won
     vocabulary: list[str]  # n-grams by column
     idf: Floats  # (V,)
-    weight: Floats  # (P·V, K) for P parts of a sample and K labels
+    weight: Floats  # (F, K) for F features and K labels
     bias: Floats  # (K,)
 
     def __post_init__(self) -> None:
@@ -54,30 +57,6 @@ class TfIdf:
     @property
     def parameters(self) -> int:
         return self.weight.size + self.bias.size
-
-    def answers(self, samples: Sequence[Sample], batch_size: int = 64) -> list[Answer]:
-        """One answer a sample, in order; nothing here depends on the batch."""
-        if not samples:
-            return []
-        scores = self._features(samples) @ self.weight + self.bias  # (B, K)
-        return [self._answer(row) for row in scores]
-
-    def _features(self, samples: Sequence[Sample]) -> Any:  # -> sparse (B, P·V)
-        return _features(self._vectorizer, samples, self.weight.shape[0] // max(1, len(self.vocabulary)))
-
-    def _answer(self, row: Floats) -> Answer:
-        if self.task.kind == "number":
-            return Answer(value=float(row[0]))
-        if self.task.kind == "many":
-            chances = 1 / (1 + np.exp(-row))
-            said = {label: float(p) for label, p in zip(self.task.labels, chances, strict=True)}
-            return Answer(
-                labels=tuple(label for label, p in said.items() if p > self.task.threshold), scores=said
-            )
-        chances = np.exp(row - row.max())
-        chances /= chances.sum()
-        best = self.task.labels[int(chances.argmax())]
-        return Answer(best, scores={x: float(p) for x, p in zip(self.task.labels, chances, strict=True)})
 
     def save(self, folder: Path, info: Mapping[str, Any]) -> None:
         """config.json, vocabulary.json, model.safetensors and run.json, atomically."""
@@ -102,10 +81,57 @@ class TfIdf:
         write_folder(folder, fill)
 
 
-def load(folder: Path) -> TfIdf:
-    """The baseline that `TfIdf.save` left in `folder`."""
+@dataclass
+class TfIdf(Fitted):
+    """A fitted baseline; answers like every trained model."""
+
+    def answers(self, samples: Sequence[Sample], batch_size: int = 64) -> list[Answer]:
+        """One answer a sample, in order; nothing here depends on the batch."""
+        if not samples:
+            return []
+        scores = self._features(samples) @ self.weight + self.bias  # (B, K)
+        return [self._answer(row) for row in scores]
+
+    def _features(self, samples: Sequence[Sample]) -> Any:  # -> sparse (B, F)
+        width, words = self.weight.shape[0], len(self.vocabulary)
+        if width == 4 * words + 1:
+            return _features(self._vectorizer, samples, 2, True)
+        return _features(self._vectorizer, samples, width // max(1, words), False)
+
+    def _answer(self, row: Floats) -> Answer:
+        if self.task.kind == "number":
+            return Answer(value=float(row[0]))
+        if self.task.kind == "many":
+            chances = 1 / (1 + np.exp(-row))
+            said = {label: float(p) for label, p in zip(self.task.labels, chances, strict=True)}
+            return Answer(
+                labels=tuple(label for label, p in said.items() if p > self.task.threshold), scores=said
+            )
+        chances = np.exp(row - row.max())
+        chances /= chances.sum()
+        best = self.task.labels[int(chances.argmax())]
+        return Answer(best, scores={x: float(p) for x, p in zip(self.task.labels, chances, strict=True)})
+
+
+class Baseline(Protocol):
+    """A fitted baseline of any task."""
+
+    task: Any
+
+    @property
+    def parameters(self) -> int: ...
+
+    def answers(self, samples: Sequence[Sample], batch_size: int = 64) -> list[Answer]: ...
+
+    def save(self, folder: Path, info: Mapping[str, Any]) -> None: ...
+
+
+def load(folder: Path) -> Baseline:
+    """The baseline that was saved in `folder`."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
+
+    from pretune.runs.tfidf_choice import TfIdfChoice
 
     config = read_config(folder)
     try:
@@ -116,43 +142,60 @@ def load(folder: Path) -> TfIdf:
     if {*tensors} != {"idf", "weight", "bias"} or not all(np.isfinite(x).all() for x in tensors.values()):
         raise UserError(f"{folder}: model.safetensors does not hold idf, weight and bias, all finite")
     task, settings = task_from(config["task"]), build(TfIdfConfig, config["tfidf"], "tfidf")
-    assert isinstance(task, Classification)
     width, labels = tensors["weight"].shape
-    if len(tensors["idf"]) != len(vocabulary) or width % len(vocabulary) or labels != len(tensors["bias"]):
+    if (
+        len(tensors["idf"]) != len(vocabulary)
+        or width % len(vocabulary) not in (0, 1 % len(vocabulary))
+        or labels != len(tensors["bias"])
+    ):
         raise UserError(f"{folder}: model.safetensors and vocabulary.json do not fit each other")
-    return TfIdf(task, settings, config["strength"], vocabulary, **tensors)
+    kind = TfIdfChoice if isinstance(task, MultipleChoice) else TfIdf
+    return kind(task, settings, config["strength"], vocabulary, **tensors)
 
 
 def fit(
-    task: Classification,
+    task: Task,
     train: Sequence[Sample],
     valid: Sequence[Sample],
     config: TfIdfConfig | None = None,
-) -> tuple[TfIdf, dict[str, float]]:
+) -> tuple[Baseline, dict[str, float]]:
     """Choose the strength on `valid`, then refit on all labels; returns also the validation scores."""
+    from pretune.runs.tfidf_choice import fit_at as fit_choice_at
+
     config = config or TfIdfConfig()
+
+    def fit_at(samples: Sequence[Sample], strength: float) -> Baseline:
+        if isinstance(task, MultipleChoice):
+            return fit_choice_at(task, samples, strength, config)
+        assert isinstance(task, Classification)
+        return _fit_at(task, samples, strength, config)
+
     tried: list[tuple[float, dict[str, float]]] = []
     for strength in config.strengths:
-        model = _fit_at(task, train, strength, config)
+        model = fit_at(train, strength)
         tried.append((strength, task.score([s.gold for s in valid], model.answers(valid))))
     sign = 1 if task.higher_is_better else -1
     strength, scores = max(tried, key=lambda pair: sign * pair[1][task.metric])  # the first of equals
-    return _fit_at(task, [*train, *valid], strength, config), scores
+    return fit_at([*train, *valid], strength), scores
 
 
 def _fit_at(task: Classification, samples: Sequence[Sample], strength: float, config: TfIdfConfig) -> TfIdf:
+    vectorizer, parts = fitted_vectorizer(config, samples), len(samples[0].parts)
+    x = _features(vectorizer, samples, parts, config.compared and parts == 2)  # (B, F)
+    weight, bias = _solve(task, x, [s.gold for s in samples], strength)
+    vocabulary = vectorizer.get_feature_names_out().tolist()
+    return TfIdf(task, config, strength, vocabulary, vectorizer.idf_, weight, bias)
+
+
+def fitted_vectorizer(config: TfIdfConfig, samples: Sequence[Sample]) -> Any:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(**_options(config))
-    parts = len(samples[0].parts)
     try:
         vectorizer.fit(text for s in samples for text in s.texts)
     except ValueError as error:
         raise UserError(f"tfidf: no word in any of {len(samples)} training texts ({error})") from error
-    x = _features(vectorizer, samples, parts)  # (B, P·V)
-    weight, bias = _solve(task, x, [s.gold for s in samples], strength)
-    vocabulary = vectorizer.get_feature_names_out().tolist()
-    return TfIdf(task, config, strength, vocabulary, vectorizer.idf_, weight, bias)
+    return vectorizer
 
 
 def _options(config: TfIdfConfig) -> dict[str, Any]:
@@ -162,14 +205,21 @@ def _options(config: TfIdfConfig) -> dict[str, Any]:
     return {"token_pattern": pattern, "ngram_range": (1, config.longest or 2), "sublinear_tf": True}
 
 
-def _features(vectorizer: Any, samples: Sequence[Sample], parts: int) -> Any:  # -> sparse (B, P·V)
+def _features(
+    vectorizer: Any, samples: Sequence[Sample], parts: int, compared: bool
+) -> Any:  # -> sparse (B, P·V), or (B, 4V + 1)
     from scipy.sparse import hstack
 
-    return hstack([vectorizer.transform([s.texts[part] for s in samples]) for part in range(parts)], "csr")
+    found = [vectorizer.transform([s.texts[part] for s in samples]) for part in range(parts)]
+    if compared:
+        u, v = found
+        shared = u.multiply(v)
+        found += [shared, abs(u - v), shared.sum(1)]
+    return hstack(found, "csr")
 
 
 def _solve(task: Classification, x: Any, golds: Sequence[Any], strength: float) -> tuple[Floats, Floats]:
-    """Features (B, P·V) -> weight (P·V, K) and bias (K,)."""
+    """Features (B, F) -> weight (F, K) and bias (K,)."""
     if task.kind == "number":
         from sklearn.linear_model import Ridge
 
