@@ -12,21 +12,22 @@ from pretune.cli.common import ConfigFile, Notes, Out, Overwrite, Quiet, setting
 
 def import_(
     context: typer.Context,
-    method: Annotated[str, typer.Argument(metavar="METHOD", help="elmo, ulmfit or wordvectors.")],
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="bert, gpt, elmo, ulmfit or wordvectors.")],
     out: Out,
     source: Annotated[
         Path | None,
         typer.Argument(
             metavar="FILES",
-            help="elmo: a folder or zip with options.json and weights; ulmfit: the weights (.pth, .h5, .pt, "
-            ".safetensors), or a folder, tgz or zip of all files; wordvectors: the file of vectors.",
+            help="bert, gpt: the folder of Google's, OpenAI's or transformers' files; elmo: a folder or zip "
+            "with options.json and weights; ulmfit: the weights (.pth, .h5, .pt, .safetensors), or a folder, "
+            "tgz or zip of all files; wordvectors: the file of vectors.",
         ),
     ] = None,
     options: Annotated[Path | None, typer.Option("--options", help="elmo: the model's options.json.")] = None,
     weights: Annotated[Path | None, typer.Option("--weights", help="elmo: its weights, .hdf5.")] = None,
     checkpoint: Annotated[
         Path | None,
-        typer.Option("--checkpoint", help="elmo: or those of TensorFlow, model.ckpt-N without .index."),
+        typer.Option("--checkpoint", help="elmo, bert: weights of TensorFlow, model.ckpt-N without .index."),
     ] = None,
     softmax: Annotated[
         Path | None,
@@ -37,7 +38,9 @@ def import_(
     ] = None,
     vocab: Annotated[
         Path | None,
-        typer.Option("--vocab", help="The words, one a line, also .gz; ulmfit: itos.pkl, or .json, .txt."),
+        typer.Option(
+            "--vocab", help="The words, one a line, also .gz; ulmfit: itos.pkl, or .json; bert: vocab.txt."
+        ),
     ] = None,
     pieces: Annotated[
         Path | None, typer.Option("--pieces", help="ulmfit: the SentencePiece model, spm.model.")
@@ -56,11 +59,16 @@ def import_(
     ] = None,
     labels: Annotated[
         str | None,
-        typer.Option("--labels", help="ulmfit, a classifier: its labels in order, as in neg,pos."),
+        typer.Option(
+            "--labels", help="A classifier's labels in order, as in neg,pos, if its file does not say them."
+        ),
     ] = None,
     encoder_only: Annotated[
-        bool, typer.Option("--encoder-only", help="ulmfit, a classifier: leave its head out.")
+        bool, typer.Option("--encoder-only", help="Of a classifier: leave its head out.")
     ] = False,
+    seed: Annotated[
+        int, typer.Option("--seed", help="bert, gpt: draws the vectors that files lack, of special tokens.")
+    ] = 0,
     language: Annotated[
         str | None, typer.Option("--language", help="Of the texts: en, zh, …, to find words by.")
     ] = None,
@@ -74,8 +82,9 @@ def import_(
     overrides: Annotated[
         list[str] | None,
         setting(
-            "codec.split=lines (elmo), task.kind=many or encoder.max_len=1000 (ulmfit), "
-            "codec.max_vocab=50000 or encoder.pooling=mean_max (wordvectors)"
+            "codec.pretokenizer=original (gpt), encoder.activation=gelu_tanh (bert), codec.split=lines (elmo), "
+            "task.kind=many or encoder.max_len=1000 (ulmfit), codec.max_vocab=50000 or "
+            "encoder.pooling=mean_max (wordvectors)"
         ),
     ] = None,
 ) -> None:
@@ -92,6 +101,10 @@ def import_(
     ULMFiT: pretune import ulmfit lstm_fwd.pth --vocab itos_wt103.pkl --out models/wt103
 
     A whole release: pretune import ulmfit wt103-fwd.tgz --out models/wt103
+
+    BERT, of transformers or Google: pretune import bert bert-base-uncased --out models/bert
+
+    GPT, read as by its authors: pretune import gpt openai-gpt --out models/gpt codec.pretokenizer=original
 
     A classifier: pretune import ulmfit clas.pth --vocab itos.pkl --labels neg,pos --out models/reviews
     """
@@ -113,6 +126,7 @@ def import_(
         backward=backward,
         labels=tuple(labels.split(",")) if labels else (),
         encoder_only=encoder_only,
+        seed=seed,
         codec={**said["codec"], **{name: value for name, value in spoken.items() if value is not None}},
         encoder=said.get("encoder", {}),
         task=said.get("task", {}),
@@ -126,7 +140,9 @@ def export(
         str,
         typer.Option(
             "--to",
-            help="bilm: options.json and lm_weights.hdf5 of ELMo; fastai: .pth and itos.pkl of ULMFiT.",
+            help="transformers: a folder for its from_pretrained and pipeline; openai: arrays as GPT's "
+            "release; tensorflow: a checkpoint as BERT's; bilm: options.json and lm_weights.hdf5 of ELMo; "
+            "fastai: .pth and itos.pkl of ULMFiT.",
         ),
     ],
     out: Out,
@@ -135,7 +151,10 @@ def export(
 ) -> None:
     """What a model learned from text, in the layout in which its method was published.
 
-    Of a finetuned ELMo it is the encoder, of a finetuned ULMFiT the classifier of fastai 2.
+    Of a finetuned ELMo it is the encoder, of finetuned BERTs, GPTs and ULMFiTs the classifier. What a layout
+    cannot say is refused, or told of.
+
+    Example: pretune export models/reviews --to transformers --out hf
 
     Example: pretune export models/elmo --to bilm --out bilm
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -40,6 +40,21 @@ PROBLEMS: Final = {
     "many": "multi_label_classification",
     "number": "regression",
 }
+LOADING: Final = """\
+```python
+from transformers import AutoTokenizer, {model}
+
+tokenizer, model = AutoTokenizer.from_pretrained("."), {model}.from_pretrained(".")
+```
+"""
+CLASSIFYING: Final = """\
+```python
+from transformers import pipeline
+
+classify = pipeline("text-classification", model=".", top_k=None)
+classify("a text", truncation=True)
+```
+"""
 ROUNDING: Final = 1e-5  # what scores may lose where a bias is moved into weights
 
 
@@ -67,7 +82,7 @@ class Exported:
 
     folder: Path  # where it comes from, for messages
     start: Start
-    head: LinearHead | None
+    trained: TrainedModel | None  # None: a pretrained folder, which knows no task
     out: Path
 
 
@@ -101,8 +116,7 @@ def _each(folder: Path, out: Path, writers: Mapping[str, Export], to: str) -> li
     start, trained = _loaded(folder)
     if start.method.name not in writers:
         raise UserError(f"--to {to} is a format of {', '.join(writers)}; {folder} holds {start.method.name}")
-    head = None if trained is None else linear_head(trained, folder)
-    return writers[start.method.name](Exported(folder, start, head, out))
+    return writers[start.method.name](Exported(folder, start, trained, out))
 
 
 def _loaded(folder: Path) -> tuple[Start, TrainedModel | None]:
@@ -116,8 +130,11 @@ def _loaded(folder: Path) -> tuple[Start, TrainedModel | None]:
     return trained.start, trained
 
 
-def linear_head(trained: TrainedModel, folder: Path) -> LinearHead:
-    """The head as one linear layer, or an error that says why it is none."""
+def linear_head(exported: Exported) -> LinearHead | None:
+    """The head as one linear layer, or an error that says why it is none; None where there is no head."""
+    trained, folder = exported.trained, exported.folder
+    if trained is None:
+        return None
     rather = "; export the folder that it started from"
     head, task = trained.model.head, trained.task
     head = head.main if isinstance(head, JointHead) else head
@@ -154,11 +171,12 @@ def _gpt(exported: Exported) -> list[str]:
     tensors = gpt_tensors(encoder, head=True)
     notes: list[str] = []
     about: dict[str, Any] = {"architectures": ["OpenAIGPTLMHeadModel"]}
-    if exported.head is not None:
-        score, notes = without_bias(exported.head, encoder, exported.folder)
+    head = linear_head(exported)
+    if head is not None:
+        score, notes = without_bias(head, encoder, exported.folder)
         tensors["score.weight"] = score
-        about = {"architectures": ["OpenAIGPTForSequenceClassification"], **exported.head.config()}
-    notes += write_gpt_tokenizer(codec, exported.out, marks=exported.head is not None)
+        about = {"architectures": ["OpenAIGPTForSequenceClassification"], **head.config()}
+    notes += write_gpt_tokenizer(codec, exported.out, marks=head is not None and codec.config.marks)
     about |= {
         "model_type": "openai-gpt",
         "vocab_size": codec.size,
@@ -177,8 +195,7 @@ def _gpt(exported: Exported) -> list[str]:
         "tie_word_embeddings": True,
         "dtype": "float32",
     }
-    _write(exported.out, about, tensors)
-    return [_said(tensors, about), *notes]
+    return _write(exported.out, about, tensors, notes)
 
 
 def without_bias(head: LinearHead, encoder: GPT, folder: Path) -> tuple[Tensor, list[str]]:
@@ -210,16 +227,17 @@ def _bert(exported: Exported) -> list[str]:
     notes = []
     about: dict[str, Any] = {"architectures": ["BertForPreTraining"]}
     tensors = bert_tensors(encoder, "bert.")
-    if exported.head is not None:
+    head = linear_head(exported)
+    if head is not None:
         if not encoder.config.pooler:
             raise UserError(
                 f"{exported.folder}: its head reads [CLS] itself (encoder.pooler is false), not "
                 "what a pooler makes of it; export the folder that it started from"
             )
-        about = {"architectures": ["BertForSequenceClassification"], **exported.head.config()}
-        about["classifier_dropout"] = exported.head.task.dropouts()[0]
-        tensors["classifier.weight"] = exported.head.weight.float()
-        tensors["classifier.bias"] = exported.head.bias.float()
+        about = {"architectures": ["BertForSequenceClassification"], **head.config()}
+        about["classifier_dropout"] = head.task.dropouts()[0]
+        tensors["classifier.weight"] = head.weight.float()
+        tensors["classifier.bias"] = head.bias.float()
     elif not encoder.config.pretraining_heads:
         about = {"architectures": ["BertModel"]}
         tensors = bert_tensors(encoder, "")
@@ -227,8 +245,7 @@ def _bert(exported: Exported) -> list[str]:
             notes = ["there is no pooler: load it by AutoModel.from_pretrained(…, add_pooling_layer=False)"]
     notes += write_bert_tokenizer(codec, exported.out)
     about |= {"model_type": "bert", **_bert_config(encoder, codec), "dtype": "float32"}
-    _write(exported.out, about, tensors)
-    return [_said(tensors, about), *notes]
+    return _write(exported.out, about, tensors, notes)
 
 
 def _bert_config(encoder: BERT, codec: BERTCodec) -> dict[str, Any]:
@@ -263,7 +280,7 @@ def _arrays(exported: Exported) -> list[str]:
             f"text was read with {codec.pretokenizer.described}; import with "
             f"codec.pretokenizer={codec.config.pretokenizer}"
         )
-    if exported.head is not None:
+    if exported.trained is not None:
         notes.append("the classifier's head has no place in that layout, and is left out")
     return notes
 
@@ -271,7 +288,7 @@ def _arrays(exported: Exported) -> list[str]:
 def _checkpoint(exported: Exported) -> list[str]:
     encoder, codec = exported.start.encoder, exported.start.codec
     assert isinstance(encoder, BERT) and isinstance(codec, BERTCodec)
-    head = exported.head
+    head = linear_head(exported)
     tensors = {"classifier.weight": head.weight.float(), "classifier.bias": head.bias.float()} if head else {}
     write_checkpoint(encoder, exported.out / "bert_model.ckpt", tensors)
     write_json(exported.out / "bert_config.json", _bert_config(encoder, codec))
@@ -284,14 +301,18 @@ def _checkpoint(exported: Exported) -> list[str]:
     return notes
 
 
-def _write(out: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def _write(
+    out: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], notes: Sequence[str]
+) -> list[str]:
+    """Model, and a README.md of what the user is told."""
     write_json(out / "config.json", dict(config))
     save_file(dict(tensors), out / "model.safetensors", metadata={"format": "pt"})
-
-
-def _said(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> str:
     (model,) = config["architectures"]
-    return f"{sum(x.numel() for x in tensors.values()):,} parameters as {model} of transformers"
+    said = [f"{sum(x.numel() for x in tensors.values()):,} parameters as {model} of transformers", *notes]
+    how = CLASSIFYING if model.endswith("ForSequenceClassification") else LOADING
+    lines = "".join(f"- {note}\n" for note in said)
+    write_text(out / "README.md", how.format(model=model) + f"\nExported by pretune:\n\n{lines}")
+    return said
 
 
 TRANSFORMERS: dict[str, Export] = {"gpt": _gpt, "bert": _bert}
