@@ -60,6 +60,9 @@ class Guest(Encoder):
     def layer_widths(self) -> tuple[int, ...]:
         return self.config.widths
 
+    def fresh(self) -> Guest:
+        return Guest(self.config)
+
     def groups(self) -> list[nn.Module]:
         return groups_of(self.model)
 

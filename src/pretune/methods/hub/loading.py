@@ -6,6 +6,7 @@ import json
 from contextlib import suppress
 from inspect import signature
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -43,6 +44,11 @@ def load(folder: Path) -> tuple[HubCodec, Guest]:
             config = config_of(plain)
             fast = _fast_tokenizer(folder)
             model, pooler = _model(folder, config)
+        except UnpicklingError:
+            raise UserError(
+                f"{folder}: its weights are a pickle with more in it than tensors, which is never opened; save it "
+                "as safetensors"
+            ) from None
         except (OSError, ValueError, ImportError, LookupError, TypeError, RuntimeError) as error:
             raise UserError(f"{folder}: transformers cannot read it: {_line(error)}") from None
     codec = HubCodec(_codec_config(folder, fast, config, model), Tokenizer.from_str(_backend(fast).to_str()))
