@@ -170,7 +170,7 @@ def test_settings_change_what_was_said_and_keep_the_rest_of_it():
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_recipe_comes_back_from_its_saved_settings(name):
     recipe = VARIANTS[name]
-    assert build(Gradual, to_dict(recipe), "recipe") == recipe
+    assert build(type(recipe), to_dict(recipe), "recipe") == recipe
 
 
 def test_settings_saved_before_schedules_had_names_mean_what_they_meant():

@@ -262,6 +262,7 @@ def print_plan(rows: Sequence[Mapping[str, object]]) -> None:
         groups = list(of_stage)
         first = groups[0]
         epochs = f"{first['epochs']} epoch{'s' * (first['epochs'] != 1)}"
+        epochs += f", more if those are fewer than {first['least_steps']} steps" * bool(first["least_steps"])
         how = [epochs, first["optimizer"], first["schedule"]]
         how += [first["momentum"]] if first["momentum"] else []
         how += [f"gradient norm up to {first['clip']:g}"] if first["clip"] is not None else []

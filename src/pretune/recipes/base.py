@@ -9,6 +9,11 @@ from pretune.tasks.base import Head, Task
 from pretune.training.stage import Stage
 
 
+def auxiliary(recipe: Recipe) -> bool:
+    """Whether texts themselves are predicted beside the task; few recipes have the setting."""
+    return getattr(recipe, "auxiliary", 0.0) > 0
+
+
 class Recipe(Protocol):
     """Concrete recipes are frozen dataclasses: rates and order, with the paper's defaults."""
 

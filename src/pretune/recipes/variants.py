@@ -1,9 +1,11 @@
-"""Recipes with a name of their own: published schedules, and the rows of ULMFiT's ablation."""
+"""Recipes with a name of their own: published ones, and the rows of the papers' ablations."""
 
 from __future__ import annotations
 
+from pretune.recipes.full import Full
 from pretune.recipes.gradual import Gradual
 from pretune.recipes.published import SCHEDULES
+from pretune.recipes.published_full import FULL
 
 # Table 7 of Howard & Ruder (2018): fine-tuning the classifier. `gradual` itself is "freez + discr + stlr".
 ABLATION: dict[str, Gradual] = {
@@ -17,4 +19,12 @@ ABLATION: dict[str, Gradual] = {
     "ablation-freez-cos": Gradual(factor=1, rate_schedule="cosine"),
 }
 
-VARIANTS: dict[str, Gradual] = {f"gradual-{name}": Gradual(schedule=name) for name in SCHEDULES} | ABLATION
+GRADUAL: dict[str, Gradual] = {f"gradual-{name}": Gradual(schedule=name) for name in SCHEDULES} | ABLATION
+VARIANTS: dict[str, Gradual | Full] = {**GRADUAL, **{name: recipe for name, (recipe, _) in FULL.items()}}
+
+
+def meant(name: str | None) -> frozenset[str]:
+    """The settings that a name of `VARIANTS` stands for; none of any other."""
+    if name in FULL:
+        return FULL[name][1]
+    return frozenset(GRADUAL[name].said()) if name in GRADUAL else frozenset()

@@ -12,7 +12,7 @@ from pretune.data.samples import Sample
 from pretune.encoder import Encoder
 from pretune.errors import UsageError, UserError
 from pretune.methods.base import Method, Pretraining, Vocabulary
-from pretune.recipes.base import Recipe
+from pretune.recipes.base import Recipe, auxiliary
 from pretune.runs.files import write_bytes
 from pretune.runs.remember import remembered
 from pretune.runs.run import load_start
@@ -84,7 +84,7 @@ def task_rates(
     if not train:
         raise UserError("there is no sample to learn from")
     one = start[0] if isinstance(start, list) else start
-    trained = join(for_task(one), task.fitted_to(train), recipe, fitting.seed)
+    trained = join(for_task(one, auxiliary(recipe)), task.fitted_to(train), recipe, fitting.seed)
     source = SampleSource(trained.learned, one.codec, train, recipe.batch_size, fitting.seed)
     source.task = remembered(trained, [(train, source.rows)], fitting)
     chosen = stage_numbered(recipe.stages(trained.model.encoder, trained.model.head), stage)

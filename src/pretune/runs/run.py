@@ -8,13 +8,14 @@ from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pretune.config import build, to_dict, update
+from pretune.config import build, kind_of, to_dict, update
 from pretune.data.samples import Sample
 from pretune.errors import UsageError, UserError, choose
 from pretune.methods.base import Method, Pretraining, Vocabulary
 from pretune.recipes import NAMES, RECIPES, VARIANTS
-from pretune.recipes.base import Recipe
+from pretune.recipes.base import Recipe, auxiliary
 from pretune.recipes.full import Full
+from pretune.recipes.variants import meant
 from pretune.runs.folders import read_config
 from pretune.runs.guests import resolved
 from pretune.runs.measure import Measure, command, versions
@@ -168,7 +169,7 @@ def finetune(
     if isinstance(start, list):
         return _finetune_all(start, task, recipe, train, valid, fitting)
     task = task.fitted_to(train)
-    trained = join(for_task(start), task, recipe, fitting.seed)
+    trained = join(for_task(start, auxiliary(recipe)), task, recipe, fitting.seed)
     source = SampleSource(trained.learned, start.codec, train, recipe.batch_size, fitting.seed)
     rows = trained.learned.rows(start.codec, valid) if valid else []
     golds = [sample.gold for sample in valid]
@@ -231,18 +232,18 @@ def recipe_called(name: str, own: Recipe) -> Recipe:
 
 def changed(recipe: Recipe, name: str | None, changes: Mapping[str, Any]) -> Recipe:
     """`recipe`, which is called `name`, with other settings; not those that its name stands for."""
-    meant = VARIANTS[name].said() if name in VARIANTS else {}
     for setting in changes:
-        if setting in meant:
+        if setting in meant(name):
             raise UsageError(
-                f"recipe.{setting} is part of what {name} means; leave it out, or take the recipe gradual"
+                f"recipe.{setting} is part of what {name} means; leave it out, or take the recipe "
+                f"{kind_of(recipe, TABLES)}"
             )
     return update(recipe, changes, "recipe", TABLES)
 
 
 def plan_of(start: Start, task: Task, recipe: Recipe) -> list[dict[str, object]]:
     """What `finetune` would do: a row for every group of every stage."""
-    trained = join(for_task(start), task, recipe, 0)
+    trained = join(for_task(start, auxiliary(recipe)), task, recipe, 0)
     return plan(recipe.stages(trained.model.encoder, trained.model.head))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -134,9 +135,9 @@ def guest_start(folder: Path) -> Start:
     return Start(called(folder), GUESTS["hub"], codec, encoder, encoder.config)
 
 
-def for_task(start: Start) -> Start:
-    """A copy to teach a task to."""
-    encoder = start.encoder.for_task()
+def for_task(start: Start, auxiliary: bool = False) -> Start:
+    """A copy to teach a task to; with `auxiliary` what predicts words is kept, to go on learning."""
+    encoder = deepcopy(start.encoder) if auxiliary else start.encoder.for_task()
     return replace(start, encoder=encoder, encoder_config=getattr(encoder, "config", start.encoder_config))
 
 

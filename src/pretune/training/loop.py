@@ -18,7 +18,7 @@ from pretune.training.model import Model
 from pretune.training.optimizers import set_momentum
 from pretune.training.progress import progress
 from pretune.training.run import Run, Validate
-from pretune.training.sources import Source, feed, step_keys
+from pretune.training.sources import Source, feed, optimizer_steps, step_keys
 from pretune.training.stage import Stage, left_as_found
 
 __all__ = ["Fitted", "Fitting", "Interrupted", "fit"]
@@ -39,6 +39,7 @@ def fit(
     after Ctrl-C, and `UserError` if the loss is not finite.
     """
     fitting.check()
+    stages = [stage.lengthened(optimizer_steps(source, 0, fitting.accumulate)) for stage in stages]
     with (
         team(fitting.device, fitting.precision) as crew,
         left_as_found(model),

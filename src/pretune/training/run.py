@@ -75,7 +75,7 @@ class Run:
             self.model.load_state_dict(self.saved.weights)
             self.state, self.best_weights = self.saved.state, self.saved.best_weights
             self.carry, self.losses.total = self.saved.own["carry"], self.saved.own["loss"]
-            self.losses.parts = self.saved.own["parts"]
+            self.losses.parts = self.saved.own.get("parts", {})
 
     def begin(self, stage: Stage) -> list[int]:
         """Thaw, wrap and build anew; the optimizer steps of each of the stage's epochs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -58,6 +58,11 @@ class Stage:
     clip: float | None = None  # largest gradient norm
     momentum: Schedule | None = None  # Adam's first decay at each step; None: the optimizer's own
     window: int | None = None  # tokens of a row at which rates are as said, in proportion otherwise
+    least_steps: int = 0  # more epochs where those said have fewer steps
+
+    def lengthened(self, steps: int) -> Stage:
+        """With as many epochs, of so many steps each, as `least_steps` asks for."""
+        return replace(self, epochs=max(self.epochs, -(-self.least_steps // max(1, steps))))
 
     def factor(self, step: int, steps: int, tokens: float) -> float:
         """Of every group's rate at a step whose rows have so many tokens."""
@@ -132,6 +137,7 @@ def plan(stages: Sequence[Stage]) -> list[dict[str, object]]:
         {
             "stage": stage.name,
             "epochs": stage.epochs,
+            "least_steps": stage.least_steps,
             "group": group.name,
             "lr": group.lr,
             "weight_decay": group.weight_decay,

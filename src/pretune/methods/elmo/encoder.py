@@ -88,6 +88,10 @@ class ELMo(Encoder):
         assert bottom is not None
         return [bottom, *self.rnns, *([self.softmax] if self.softmax is not None else [])]
 
+    def fresh(self) -> ELMo:
+        known = self.words.weight if self.words is not None else ()
+        return ELMo(self.config, len(known if self.softmax is None else self.softmax.bias))
+
     def for_task(self) -> ELMo:
         """Without the softmax, which may be larger than all the rest, and without kept words.
 

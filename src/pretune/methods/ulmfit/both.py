@@ -36,6 +36,9 @@ class TwoWayAWDLSTM(Encoder):
     def layer_widths(self) -> tuple[int, ...]:
         return tuple(2 * width for width in self.forwards.layer_widths())
 
+    def fresh(self) -> TwoWayAWDLSTM:
+        return TwoWayAWDLSTM(self.config, len(self.forwards.embedding.weight))
+
     def groups(self) -> list[nn.Module]:
         """The same layer of both networks, so that they thaw together."""
         sides = zip(self.forwards.groups(), self.backwards.groups(), strict=True)

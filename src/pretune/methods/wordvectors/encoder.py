@@ -59,6 +59,9 @@ class WordVectorEncoder(Encoder):
             summary = torch.cat([summary, _maximum(vectors, known)], -1)  # (N, 2D)
         return Encoded((vectors,), batch.mask, summary)
 
+    def fresh(self) -> WordVectorEncoder:
+        return WordVectorEncoder(self.config, len(self.embedding.weight))
+
     def groups(self) -> list[nn.Module]:
         return [self.embedding]
 
