@@ -193,7 +193,7 @@ def test_a_learned_vocabulary_has_specials_characters_and_then_the_most_frequent
     # ##w ##e 8 times, in lower and newest; l ##o 7; then four pairs of newest 6 times, of which this is first
     assert words[5 + len(characters) :][:3] == ("##we", "lo", "##ewe")
     assert BERTCodec.learn(lambda: CORPUS, BERTCodecConfig(vocab_size=200)).vocab == made.vocab
-    assert BERTCodec.learn(lambda: CORPUS, BERTCodecConfig(vocab_size=25)).size == 25
+    assert BERTCodec.learn(lambda: CORPUS, BERTCodecConfig(vocab_size=25)).size <= 25
     assert said(made, "lower WIDE") == ["lower", "wide"]
 
 

@@ -92,11 +92,11 @@ def _cut(text: str, split: Split) -> list[str]:
 
 def _marked(found: Iterable[list[int]], split: Split, separator: int) -> list[int]:
     """Sentences end to end, each before a separator, without those that have no tokens."""
-    longest = LONGEST if split == "sentences" else None
     ids: list[int] = []
-    for sentence in found:
-        for at in range(0, len(sentence), longest or len(sentence)):
-            ids += [*sentence[at : at + (longest or len(sentence))], separator]
+    for sentence in filter(None, found):
+        longest = LONGEST if split == "sentences" else len(sentence)
+        for at in range(0, len(sentence), longest):
+            ids += [*sentence[at : at + longest], separator]
     return ids
 
 
@@ -194,7 +194,8 @@ class Leg:
 
 @dataclass
 class InstanceSource:
-    """Batches of masked instances; every epoch is a leg of its own. All follows from the seed.
+    """Batches of masked instances; every epoch is a leg of its own, after the last the first comes again. All
+    follows from the seed.
 
     W processes share batches of W · `rows` instances. Passes differ by a few instances; a leg that needs more
     than its pass has begins it again.
@@ -217,18 +218,21 @@ class InstanceSource:
         return [*self.legs]
 
     def steps(self, epoch: int) -> int:
-        return self.legs[epoch].steps
+        return self._leg(epoch).steps
 
     def batch(self, epoch: int, step: int) -> Batch:
-        leg = self.legs[epoch]
+        leg = self._leg(epoch)
         found = self.instances(leg)
-        needed = {self._path(leg) for leg in self.legs[epoch:]}
+        needed = {self._path(leg) for leg in self.legs[epoch % len(self.legs) :]}
         for path in self._open.keys() - needed:
             del self._open[path]
             path.unlink(missing_ok=True)
         first = (step * self.world + self.rank) * self.rows
         wanted = np.arange(first, first + self.rows) % len(found)
         return found.batch(wanted, self.pad_id, leg.making.pairs)
+
+    def _leg(self, epoch: int) -> Leg:
+        return self.legs[epoch % len(self.legs)]
 
     def instances(self, leg: Leg) -> InstanceFile:
         """Of the leg's pass."""
