@@ -2,7 +2,7 @@
 
     python benchmarks/bpe.py                                  # the text that needs no download
     python benchmarks/bpe.py reviews.jsonl novels/            # yours; --documents 2000 of it
-    python benchmarks/bpe.py --vocabulary ~/openai-gpt        # published files in place of a learned vocabulary
+    python benchmarks/bpe.py --vocabulary ~/openai-gpt        # published files instead of learned merges
 
 The peer is the tokenizer of transformers' `openai-gpt` (BERT's normalizer and words, byte-pair merges) by
 `encode_batch` and `encode_batch_fast`, ours the codec with pretokenizer "hf"; both in one thread. "fresh"

@@ -15,6 +15,9 @@ END: Final = "</w>"
 UNKNOWN: Final = "<unk>"
 LINE_BREAK: Final = "\n" + END  # what the release made of a line break; no merge gives it
 
+KEPT: Final = 2**17  # distinct words whose pieces are remembered,
+LONGEST_KEPT: Final = 40  # if no longer than this
+
 Pair = tuple[str, str]
 
 
@@ -30,15 +33,23 @@ class BPE:
         check(vocab, merges)
         self.vocab, self.merges = vocab, tuple(merges)
         self.unknown_id = vocab.ids[UNKNOWN]
-        self._lengths = [len(piece.removesuffix(END)) for piece in vocab.words]
-        self._lengths[self.unknown_id] = 1  # each character that is in no piece
+        self.lengths = [len(piece.removesuffix(END)) for piece in vocab.words]  # in characters
+        self.lengths[self.unknown_id] = 1  # for each character that is in no piece
+        self._kept: dict[str, tuple[int, ...]] = {}
         self._model: Any = models.BPE(
             vocab=dict(vocab.ids), merges=list(self.merges), end_of_word_suffix=END, unk_token=UNKNOWN
         )
 
-    def pieces(self, word: str) -> list[tuple[int, int]]:
-        """The id of each piece, and how many characters of the word it is."""
-        return [(piece.id, self._lengths[piece.id]) for piece in self._model.tokenize(word)]
+    def ids(self, word: str) -> tuple[int, ...]:
+        """The pieces of a word, which stand for all of it from left to right."""
+        found = self._kept.get(word)
+        if found is None:
+            found = tuple(piece.id for piece in self._model.tokenize(word))
+            if len(word) <= LONGEST_KEPT:
+                if len(self._kept) >= KEPT:
+                    self._kept.clear()
+                self._kept[word] = found
+        return found
 
 
 def check(vocab: Vocab, merges: Sequence[Pair]) -> None:

@@ -131,16 +131,16 @@ class Original:
             yield line, self._fix(line, unescape_html=entities)
 
     def _fixed_aligned(self, text: str) -> Aligned:
-        starts, ends, fixed, at = array("i"), array("i"), "", 0
-        lines = []
+        if SOUND.fullmatch(text):
+            return Aligned.of(text)
+        lines, starts, ends, at = [], array("i"), array("i"), 0
         for line, better in self._fixed(text):
             found = aligned(line, better)
+            lines.append(better)
             starts.extend(at + place for place in found.starts)
             ends.extend(at + place for place in found.ends)
-            lines.append(better)
             at += len(line)
-        fixed = "".join(lines)
-        return Aligned(fixed, starts, ends)
+        return Aligned("".join(lines), starts, ends)
 
 
 # `text_standardize` of the release. Its pattern is no raw string, so its `\\+` is another plus: a backslash
@@ -148,7 +148,7 @@ class Original:
 ALIKE: Final = (("—", "-"), ("–", "-"), ("―", "-"), ("…", "..."), ("´", "'"))
 APART: Final = re.compile(r"""([-~!";?+,)(/*\[\]}{|_])\1*""")
 BREAKS: Final = re.compile(r"(?<!\s)\s*\n\s*")
-BLANKS: Final = re.compile(r"[^\S\n]+")
+BLANKS: Final = re.compile(r"[^\S\n]{2,}|[^\S\n ]")  # all that is not one space already
 SOUND: Final = re.compile(r"[\t\n -%'-~]*")  # ASCII without entities and control characters: nothing to fix
 SEGMENTS: Final = re.compile(r"[^\n]{0,999999}\n|[^\n]{1,1000000}")
 
@@ -156,6 +156,9 @@ SEGMENTS: Final = re.compile(r"[^\n]{0,999999}\n|[^\n]{1,1000000}")
 def _apart(match: re.Match[str]) -> list[tuple[str, int, int]]:
     start, end = match.span()
     return [(" ", start, start), (match.group(), start, end), (" ", end, end)]
+
+
+PLAIN: Final = re.compile("[A-Za-z0-9]+|.")  # what the words below come to in ASCII
 
 
 class HuggingFace:
@@ -179,6 +182,8 @@ class HuggingFace:
         return Aligned.of(self.cleaned(text))
 
     def words(self, stretch: str) -> list[Word]:
+        if stretch.isascii() and stretch.isprintable():
+            return [_word(stretch, *match.span(), lower=True) for match in PLAIN.finditer(stretch)]
         read = self._normalized(stretch)
         return [
             Word(word, read.starts[start:end], read.ends[start:end])
@@ -186,9 +191,6 @@ class HuggingFace:
         ]
 
     def _normalized(self, stretch: str) -> Aligned:
-        if stretch.isascii() and stretch.isprintable():
-            read = Aligned.of(stretch)
-            return Aligned(stretch.lower(), read.starts, read.ends)
         whole, characters = self._normalize(stretch), list(map(self._normalize, stretch))
         if whole != "".join(characters):  # marks that change places
             return aligned(stretch, whole)

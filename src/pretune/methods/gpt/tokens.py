@@ -216,6 +216,11 @@ class GPTCodec:
         lasts: list[int] = []
         for match in self.pretokenizer.stretches.finditer(cleaned.text):
             at, read = match.start(), self._read(match.group())
+            if len(read.ids) == 1:  # mostly
+                ids.append(read.ids[0])
+                firsts.append(at + read.firsts[0])
+                lasts.append(at + read.lasts[0])
+                continue
             ids += read.ids
             firsts += [at + first for first in read.firsts]
             lasts += [at + last for last in read.lasts]
