@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from pretune.data.vocab import Vocab
 from pretune.errors import UserError
 from pretune.methods.gpt.bpe import END, Pair
 
@@ -39,15 +38,6 @@ def read_merges(path: Path) -> list[Pair]:
 def merges_text(merges: tuple[Pair, ...]) -> str:
     """What `read_merges` reads."""
     return "".join(f"{line}\n" for line in (HEADER, *map(" ".join, merges)))
-
-
-def published_order(vocab: Vocab, merges: tuple[Pair, ...]) -> bool:
-    """Whether ids are <unk>, characters, the same with </w>, merges one by one, as in the published files."""
-    characters = sum(1 for piece in vocab.words[1:] if len(piece) == 1)
-    singles = vocab.words[1 : 1 + characters]
-    made = [left + right for left, right in merges]
-    expected = [*singles, *(piece + END for piece in singles), *made]
-    return list(vocab.words[1 : 1 + len(expected)]) == expected
 
 
 def _merge(line: str, where: str) -> Pair:

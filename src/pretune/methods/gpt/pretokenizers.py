@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from importlib.metadata import version
@@ -16,7 +17,8 @@ from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from pretune.data.aligned import Aligned
 from pretune.data.samples import Span
-from pretune.data.segment import SURROGATES, Segmenter
+from pretune.data.segment import SURROGATES, Segmenter, segmenter
+from pretune.data.vocab import counted
 from pretune.errors import UsageError
 from pretune.methods.gpt.aligning import aligned
 
@@ -225,3 +227,26 @@ def _word(stretch: str, start: int, end: int, lower: bool) -> Word:
 def original() -> Original:
     """One for the process: spaCy remembers what it has read."""
     return Original()
+
+
+def pretokenizer(name: Name, language: str, segment: str | None, lowercase: bool) -> Pretokenizer:
+    """The one of that name; the last two are for the builtin one."""
+    if name == "original":
+        return original()
+    if name == "hf":
+        return HuggingFace()
+    return Builtin(segmenter(language, segment), lowercase)
+
+
+def counted_words(split: Pretokenizer, texts: Iterable[str]) -> Counter[str]:
+    """How often each word occurs, line breaks aside; stretches that recur are split once."""
+    stretches = (split.stretches.findall(split.cleaned(text)) for text in texts)
+    if split.recurring:
+        words: Counter[str] = Counter()
+        for stretch, count in counted(stretches).items():
+            for word in split.words(stretch):
+                words[word.text] += count
+    else:
+        words = counted([w.text for stretch in some for w in split.words(stretch)] for some in stretches)
+    words.pop(LINE_BREAK, None)
+    return words

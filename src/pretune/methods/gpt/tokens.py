@@ -5,89 +5,31 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from hashlib import blake2b
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import Any, Final, NamedTuple
 
 from pretune.config import build
 from pretune.data.rows import NOTHING, Row
 from pretune.data.samples import Part, Span
-from pretune.data.segment import guess_language, segmenter
-from pretune.data.vocab import Vocab, counted, write_text
-from pretune.errors import UsageError, UserError, choose
+from pretune.data.segment import guess_language
+from pretune.data.vocab import Vocab, write_text
+from pretune.errors import UsageError, UserError
 from pretune.methods.gpt import files
 from pretune.methods.gpt.bpe import BPE, END, Pair, learned
-from pretune.methods.gpt.pretokenizers import (
-    LINE_BREAK,
-    Builtin,
-    HuggingFace,
-    Name,
-    Pretokenizer,
-    original,
-)
+from pretune.methods.gpt.pretokenizers import Name, Pretokenizer, counted_words, pretokenizer
+from pretune.methods.gpt.tokens_config import GPTCodecConfig
+
+__all__ = ["CLASSIFY", "DELIMITER", "SPECIALS", "START", "GPTCodec", "GPTCodecConfig"]
 
 START, DELIMITER, CLASSIFY = "_start_", "_delimiter_", "_classify_"
 SPECIALS: Final = (START, DELIMITER, CLASSIFY)  # always the last three ids
 
 KEPT: Final = 2**17  # distinct stretches of text whose pieces are remembered,
 LONGEST_KEPT: Final = 40  # if no longer than this
-
-Keep = Literal["head", "tail"]
-Cut = Literal["each", "longest"]
-
-
-@dataclass(frozen=True)
-class GPTCodecConfig:
-    """How text becomes ids, and how the parts of a sample become a row."""
-
-    language: str = "en"
-    """A code such as en, de, zh; "auto" tells Chinese and Japanese from the rest by their characters."""
-    pretokenizer: Name = "builtin"
-    """What words merges are made in: builtin, for every language; original, the release's way for English
-    (ftfy and spaCy, extra `gpt`); hf, as transformers 5. Weights need the one that they were trained with."""
-    segmenter: str | None = None
-    """Of the builtin pretokenizer: words, characters, jieba, spacy, spaces, or your own module:function; by
-    default the language's own."""
-    lowercase: bool = True
-    """Of the builtin pretokenizer; the other two always read lower case."""
-    merges: int = 40_000
-    """How many merges are learned, at most: as many pieces beside the characters."""
-    min_count: int = 2
-    """How often a character must occur in the corpus to be read, and a pair of pieces to be merged."""
-    context: int = 512
-    """The most ids of a row, as many as the encoder has positions; longer texts are cut."""
-    cut: Cut = "each"
-    """Where several parts are too long: each is cut to its share, as published, or the longest first."""
-    keep: Keep = "head"
-    """Which end of a part is kept where it is cut: its beginning, as published, or its end."""
-    marks: bool = True
-    """Whether `_start_`, `_delimiter_` and `_classify_` stand around texts, as published; classifiers that
-    transformers trained read texts alone, one after the other (encoder.summary=last)."""
-
-    def __post_init__(self) -> None:
-        for name, said, possible in (
-            ("pretokenizer", self.pretokenizer, get_args(Name)),
-            ("cut", self.cut, get_args(Cut)),
-            ("keep", self.keep, get_args(Keep)),
-        ):
-            if said not in possible:
-                raise choose(f"codec.{name}", said, possible)
-        for name, least in (("merges", 0), ("min_count", 1), ("context", 8)):
-            if getattr(self, name) < least:
-                raise UsageError(f"codec.{name} is {getattr(self, name)}; it must be at least {least}")
-        if self.pretokenizer != "builtin" and (self.segmenter is not None or not self.lowercase):
-            raise UsageError(
-                "codec.segmenter and codec.lowercase are for the builtin pretokenizer; "
-                f"{self.pretokenizer!r} has words of its own, in lower case"
-            )
-        if self.pretokenizer == "original" and self.language not in ("en", "auto"):
-            raise UsageError(
-                f"pretokenizer 'original' reads English, not {self.language!r}; choose builtin or hf"
-            )
 
 
 class Read(NamedTuple):
@@ -130,7 +72,7 @@ class GPTCodec:
             beginning = (text[:10_000] for text in islice(corpus(), 200))
             config = replace(config, language=guess_language(beginning))
         split = _pretokenizer(config)
-        vocab, merges = learned(_counted(split, corpus()), config.merges, config.min_count)
+        vocab, merges = learned(counted_words(split, corpus()), config.merges, config.min_count)
         if len(vocab) == 2:  # <unk> and the line break
             raise UserError(
                 f"no character of the corpus occurs {config.min_count} times; give more text or lower "
@@ -318,29 +260,7 @@ class _Kept(dict[str, tuple[int, ...]]):
 
 
 def _pretokenizer(config: GPTCodecConfig) -> Pretokenizer:
-    if config.pretokenizer == "original":
-        return original()
-    if config.pretokenizer == "hf":
-        return HuggingFace()
-    return Builtin(segmenter(config.language, config.segmenter), config.lowercase)
-
-
-def _counted(split: Pretokenizer, texts: Iterable[str]) -> Counter[str]:
-    """How often each word occurs; stretches that recur are split once."""
-    stretches = (split.stretches.findall(split.cleaned(text)) for text in texts)
-    if not split.recurring:
-        return _without_breaks(
-            counted([w.text for stretch in some for w in split.words(stretch)] for some in stretches)
-        )
-    words: Counter[str] = Counter()
-    for stretch, count in counted(stretches).items():
-        for word in split.words(stretch):
-            words[word.text] += count
-    return _without_breaks(words)
-
-
-def _without_breaks(words: Counter[str]) -> Counter[str]:
-    return Counter({word: count for word, count in words.items() if word != LINE_BREAK})
+    return pretokenizer(config.pretokenizer, config.language, config.segmenter, config.lowercase)
 
 
 def _rooms(lengths: Sequence[int], config: GPTCodecConfig) -> list[int]:
