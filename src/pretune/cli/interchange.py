@@ -82,8 +82,8 @@ def import_(
     overrides: Annotated[
         list[str] | None,
         setting(
-            "codec.pretokenizer=original (gpt), encoder.activation=gelu_tanh (bert), codec.split=lines (elmo), "
-            "task.kind=many or encoder.max_len=1000 (ulmfit), codec.max_vocab=50000 or "
+            "codec.pretokenizer=original (gpt), encoder.activation=gelu_tanh (bert), codec.split=lines "
+            "(elmo), task.kind=many or encoder.max_len=1000 (ulmfit), codec.max_vocab=50000 or "
             "encoder.pooling=mean_max (wordvectors)"
         ),
     ] = None,

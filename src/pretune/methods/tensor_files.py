@@ -6,14 +6,14 @@ import json
 import pickle
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from pretune.data.files import check_exists, listed, read_text
 from pretune.errors import UserError
@@ -35,6 +35,7 @@ DAMAGED: Final = (  # what unpickling raises where bytes are wrong
 UNSUPPORTED: Final = re.compile(r"Unsupported (?:global|class|operand)[^\w]*(?:GLOBAL )?([\w.]+)")
 WEIGHTS: Final = ("model.safetensors", "pytorch_model.bin")  # of transformers; .index.json where in parts
 OTHERS: Final = ("tf_model.h5", "flax_model.msgpack", "rust_model.ot", "onnx")
+Network = TypeVar("Network", bound=nn.Module)
 StandIn = tuple[type, str]  # a class of ours, for what a file calls by that name
 
 
@@ -118,6 +119,13 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path}: holds a {type(value).__name__} where a table of names is wanted")
     return value
+
+
+def unfilled(make: Callable[[], Network]) -> Network:
+    """A network without the time that drawing its first weights takes; every one is still to be written."""
+    with torch.device("meta"):
+        network = make()
+    return network.to_empty(device="cpu")
 
 
 def fill(views: Mapping[str, Tensor], found: Mapping[str, Tensor], file: Path) -> list[str]:

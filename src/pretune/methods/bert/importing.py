@@ -18,7 +18,7 @@ from pretune.methods.bert.encoder import BERT, BERTConfig
 from pretune.methods.bert.tokens import BERTCodec, BERTCodecConfig, is_cased, read_vocab
 from pretune.methods.bert.weights import MLM, NSP, WORDS, named, read_checkpoint, shape_of, views
 from pretune.methods.published_config import activation_of, settings_of
-from pretune.methods.tensor_files import fill, read_folder, read_json, weights_of
+from pretune.methods.tensor_files import fill, read_folder, read_json, unfilled, weights_of
 
 # fmt: off
 NAMES: Final = (
@@ -250,15 +250,27 @@ def _network(
             notes.append(f"{part}, {len(gone)} tensors, {'is' if part == 'the pooler' else 'are'} left out")
             for name in gone:
                 del found[name]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(key(seed, "init"))
-        encoder = BERT(config, codec.size, codec.pad_id)
+    lacking = [
+        (prefix, what)
+        for prefix, what in (("pooler.", "a pooler"), (NSP, "a classifier of next sentences"))
+        if heads and not any(name.startswith(prefix) for name in found)
+    ]
+    encoder = _fresh(config, codec, seed) if lacking else unfilled(lambda: _built(config, codec))
     wanted = views(encoder)
-    for names, what in ((("pooler.",), "a pooler"), ((NSP,), "a classifier of next sentences")):
-        if heads and not any(name.startswith(names) for name in found):
-            wanted = {name: x for name, x in wanted.items() if not name.startswith(names)}
-            notes.append(f"the file has not {what}, which is new (seed {seed})")
+    for prefix, what in lacking:
+        wanted = {name: x for name, x in wanted.items() if not name.startswith(prefix)}
+        notes.append(f"the file has not {what}, which is new (seed {seed})")
     if not config.pooler:
         notes.append("there is no pooler: the summary of a text is the top vector of [CLS]")
     notes += fill(wanted, found, file)
     return encoder
+
+
+def _built(config: BERTConfig, codec: BERTCodec) -> BERT:
+    return BERT(config, codec.size, codec.pad_id)
+
+
+def _fresh(config: BERTConfig, codec: BERTCodec, seed: int) -> BERT:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key(seed, "init"))
+        return _built(config, codec)

@@ -19,7 +19,7 @@ from pretune.methods.gpt.encoder import GPT, GPTConfig
 from pretune.methods.gpt.tokens import CLASSIFY, SPECIALS, GPTCodec
 from pretune.methods.gpt.weights import TOKENS, named, read_arrays, read_saved, shape_of, views
 from pretune.methods.published_config import activation_of, settings_of
-from pretune.methods.tensor_files import fill, read_folder, read_json, weights_of
+from pretune.methods.tensor_files import fill, read_folder, read_json, unfilled, weights_of
 
 Layout = Literal["original", "transformers"]
 
@@ -94,8 +94,8 @@ def import_gpt(
     if shape["context"] > settings["context"]:
         notes.append(f"positions from {settings['context']} on are left out")
         tensors[POSITIONS] = tensors[POSITIONS][: settings["context"]]
-    with torch.random.fork_rng(devices=[]):
-        network = GPT(build(GPTConfig, settings, "encoder"), made.size, made.classify_id)
+    config = build(GPTConfig, settings, "encoder")
+    network = unfilled(lambda: GPT(config, made.size, made.classify_id))
     notes += fill(views(network, specials=own), tensors, read.weights)
     if not own:
         chance = generator(seed, "special tokens")
