@@ -21,6 +21,7 @@ from pretune.methods.gpt.encoder import GPT
 from pretune.methods.gpt.tokens import GPTCodec
 from pretune.methods.gpt.weights import write_arrays
 from pretune.methods.gpt.weights import write_transformers as gpt_tensors
+from pretune.runs.exporting_recurrent import write_recurrent
 from pretune.runs.files import write_json
 from pretune.runs.folders import read_config
 from pretune.runs.run import load_start, load_trained
@@ -315,4 +316,8 @@ def _write(
     return said
 
 
-TRANSFORMERS: dict[str, Export] = {"gpt": _gpt, "bert": _bert}
+def _recurrent(exported: Exported) -> list[str]:
+    return write_recurrent(exported.folder, exported.start, exported.trained, exported.out)
+
+
+TRANSFORMERS: dict[str, Export] = {"gpt": _gpt, "bert": _bert, "elmo": _recurrent, "ulmfit": _recurrent}

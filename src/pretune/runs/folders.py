@@ -92,11 +92,11 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path}: no config of pretune: 'kind' is missing")
     if config.get("format", FORMAT) != FORMAT:
         raise UserError(f"{path}: format {config['format']} is unknown here; this pretune reads {FORMAT}")
-    _check_code(folder, config)
+    check_code(folder, config)
     return config
 
 
-def _check_code(folder: Path, config: Mapping[str, Any]) -> None:
+def check_code(folder: Path, config: Mapping[str, Any]) -> None:
     """A folder may name functions and classes of its author's; reading it must not run them unasked."""
     named = [config.get("method"), config.get("segmenter")]
     for table in ("task", "recipe"):
