@@ -30,10 +30,10 @@ def learn_pieces(counts: Mapping[str, int], most: int, least: int = 2) -> list[s
     merging = _Merging([(pieces, n) for pieces, n in words if alphabet.issuperset(pieces)])
     found = dict.fromkeys(sorted(alphabet, key=lambda piece: (piece.startswith(INSIDE), piece)))
     while len(found) < most:
-        piece = merging.merge(least)
-        if piece is None:
+        merged = merging.merge(least)
+        if merged is None:
             break
-        found[piece] = None
+        found[merged] = None
     return list(found)
 
 
