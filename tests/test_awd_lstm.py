@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pretune.layers.dropout import entry_dropout
-from pretune.layers.lstm import MANY, WeightDropLSTM
+from pretune.layers.lstm import MANY, WeightDropLSTM, in_one_piece
 from pretune.layers.pooling import concat_pool
 from pretune.layers.steps import Steps
 from pretune.methods.ulmfit.encoder import AWDLSTM, AWDLSTMConfig, Dropouts
@@ -66,6 +66,32 @@ def test_weight_drop_without_dropping_is_torchs_own_lstm() -> None:
         expected, (h2, c2) = theirs(x)
         assert torch.allclose(y, expected, atol=1e-6)
         assert torch.allclose(h, h2, atol=1e-6) and torch.allclose(c, c2, atol=1e-6)
+
+
+def test_weights_in_one_piece_lie_as_cudnn_wants_them_and_pass_their_gradients() -> None:
+    layer = WeightDropLSTM(5, 7)
+    own = list(layer.parameters())
+    whole = in_one_piece(own)
+    at = 0
+    for flat, weight in zip(whole, own, strict=True):
+        assert torch.equal(flat, weight) and flat.is_contiguous()
+        assert flat.storage_offset() == at
+        assert flat.untyped_storage().data_ptr() == whole[0].untyped_storage().data_ptr()
+        at += weight.numel()
+    x, state = torch.randn(4, 6, 5), layer.start(4)
+    made = []
+    for weights in (tuple(own), whole):
+        y = torch.lstm(x, state, weights, True, 1, 0.0, True, False, True)[0]
+        made.append(torch.autograd.grad(y.square().sum(), own))
+    for one, other in zip(*made, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_gpu_copies_no_weights_at_each_call(recwarn: pytest.WarningsRecorder) -> None:
+    made = encoder(replace(SMALL, language_model=NONE)).cuda().train()
+    made(batch_of(texts(9, 25)).to("cuda")).summary.sum().backward()
+    assert not [w for w in recwarn if "contiguous chunk" in str(w.message)]
 
 
 def test_weight_drop_spares_the_first_step_and_reaches_the_raw_weight() -> None:
@@ -226,8 +252,8 @@ def test_devices_own_lstms_read_packed_rows_alike() -> None:
     lstm, lengths = WeightDropLSTM(5, 8), [9, 9, 4, 1]
     steps = Steps.of(torch.arange(9)[:, None] < torch.tensor(lengths))
     x, state = torch.randn(sum(lengths), 5), (torch.randn(1, 4, 8), torch.randn(1, 4, 8))
-    ours = lstm.packed(x, steps, state, lstm.weight_hh)
-    theirs = lstm._uneven(x, steps, state, lstm.weight_hh)  # what a GPU is asked
+    ours = lstm.packed(x, steps, state, lstm.weights())
+    theirs = lstm._uneven(x, steps, state, lstm.weights())  # what a GPU is asked
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
 
 

@@ -74,7 +74,7 @@ def test_it_is_its_equations_and_so_are_its_gradients_and_its_state(
         found.append([h, end, *([seen] if window == 2 else []), *grads])
     for ours, expected in zip(found[1], found[0], strict=True):
         assert ours is not None and expected is not None
-        torch.testing.assert_close(ours.double(), expected, atol=1e-6, rtol=2e-6)
+        torch.testing.assert_close(ours.double(), expected, atol=3e-6, rtol=2e-6)
 
 
 @pytest.mark.parametrize("window", [1, 2])
@@ -86,7 +86,7 @@ def test_packed_rows_are_what_each_row_is_alone(window: int) -> None:
     state = torch.randn(1, 5, 8), torch.randn(1, 5, 5 * (window - 1))
     steps = Steps.of(torch.arange(40)[:, None] < torch.tensor(lengths))
     x = nn.utils.rnn.pad_sequence([row[0] for row in rows])[steps.step, steps.row]  # (M, I)
-    y, after = layer.packed(x, steps, state, layer.dropped())
+    y, after = layer.packed(x, steps, state, layer.weights())
     y.square().sum().backward()
     grads = [row.grad for row in rows]
     weight = layer.weight.grad
@@ -123,7 +123,7 @@ def test_weight_drop_takes_entries_of_the_whole_weight() -> None:
     assert (layer.weight.grad == 0).float().mean() == pytest.approx(0.5, abs=0.1)
     layer.eval()
     assert torch.equal(layer(x, state)[0], layer(x, state)[0])
-    assert torch.equal(layer.dropped(), layer.weight)
+    assert torch.equal(layer.weights()[0], layer.weight)
 
 
 # As the cell of AWD-LSTM ---------------------------------------------------------------------------

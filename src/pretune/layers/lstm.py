@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import sqrt
 
 import torch
@@ -14,6 +15,7 @@ from pretune.layers.steps import Steps
 from pretune.layers.threads import scratch
 
 State = tuple[Tensor, Tensor]  # h and c, each (1, N, H)
+Weights = tuple[Tensor, ...]  # of one batch
 MANY = 32  # rows from which oneDNN's LSTM on a rectangle is as fast as the compiled kernel
 MANY_WIDE = 128  # the same without a gradient, where the processor's vectors are of 512 bits
 WASTE = 1.1, 1.5  # padding that a rectangle is worth, where there is a kernel for packed rows and where not
@@ -43,24 +45,29 @@ class WeightDropLSTM(nn.Module):
         zeros = self.weight_hh.new_zeros(1, rows, self.width)
         return zeros, zeros
 
-    def dropped(self) -> Tensor:
-        """The recurrent weights of one batch."""
-        return entry_dropout(self.weight_hh, self.p, self.training)
+    def weights(self) -> Weights:
+        """What one batch is read with: both matrices, the recurrent one dropped, and both biases.
+
+        On a GPU they are one piece of memory, as cuDNN wants them: it would copy them again at each call.
+        """
+        dropped = entry_dropout(self.weight_hh, self.p, self.training)
+        found = self.weight_ih, dropped, self.bias_ih, self.bias_hh
+        return in_one_piece(found) if dropped.is_cuda else found
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:  # (N, T, I) -> (N, T, H)
-        dropped = self.dropped()
+        weights = self.weights()
         writing = not torch.is_grad_enabled() and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         if writing and x.shape[1] == 1:  # one token of a text that is written: nothing to prepare
-            return self._step(x[:, 0], state, dropped)
-        if kernels_for(x, dropped) is None or len(x) >= _many():
-            return self._rectangle(x, state, dropped, batch_first=True)
+            return self._step(x[:, 0], state, weights)
+        if kernels_for(x, weights[1]) is None or len(x) >= _many():
+            return self._rectangle(x, state, weights, batch_first=True)
         rows, length = x.shape[:2]
         steps = Steps.rectangle(length, rows)
-        y, state = self.packed(x.transpose(0, 1).flatten(0, 1), steps, state, dropped)
+        y, state = self.packed(x.transpose(0, 1).flatten(0, 1), steps, state, weights)
         return y.view(length, rows, -1).transpose(0, 1), state
 
     def packed(
-        self, x: Tensor, steps: Steps, state: State, dropped: Tensor
+        self, x: Tensor, steps: Steps, state: State, weights: Weights
     ) -> tuple[Tensor, State]:  # (M, I) -> (M, H)
         """The same for packed rows; the state after is that of each row's own end.
 
@@ -68,12 +75,13 @@ class WeightDropLSTM(nn.Module):
         inputs are one for all tokens; other devices' own LSTMs know packed rows.
         """
         if x.device.type != "cpu":
-            return self._uneven(x, steps, state, dropped)
-        if steps.even and (steps.rows >= _many() or kernels_for(x, dropped) is None):
-            y, state = self._rectangle(x.view(-1, steps.rows, x.shape[1]), state, dropped, batch_first=False)
+            return self._uneven(x, steps, state, weights)
+        if steps.even and (steps.rows >= _many() or kernels_for(x, weights[1]) is None):
+            y, state = self._rectangle(x.view(-1, steps.rows, x.shape[1]), state, weights, batch_first=False)
             return y.flatten(0, 1), state
         with torch.autocast(x.device.type, enabled=False):
-            bias, weight, x = self.bias_ih + self.bias_hh, self.weight_ih, x.float()
+            weight, dropped, bias_ih, bias_hh = weights
+            bias, x = bias_ih + bias_hh, x.float()
             if torch.is_grad_enabled() or kernels_for(x, dropped) is None:
                 products = torch.addmm(bias, x, weight.t())  # (M, 4H)
             else:
@@ -82,30 +90,36 @@ class WeightDropLSTM(nn.Module):
             y, h, c = recur(products, None, steps.counts, (h, c), dropped, None, UNCLIPPED)
         return y, (h[None], c[None])
 
-    def _step(self, x: Tensor, state: State, dropped: Tensor) -> tuple[Tensor, State]:
+    def _step(self, x: Tensor, state: State, weights: Weights) -> tuple[Tensor, State]:
         """One token of each row: (N, I) -> (N, 1, H)."""
         with torch.autocast(x.device.type, enabled=False):
-            h, c = torch.lstm_cell(x.float(), (state[0][0], state[1][0]), *self._weights(dropped))
+            h, c = torch.lstm_cell(x.float(), (state[0][0], state[1][0]), *weights)
         return h[:, None], (h[None], c[None])
 
-    def _rectangle(self, x: Tensor, state: State, dropped: Tensor, batch_first: bool) -> tuple[Tensor, State]:
+    def _rectangle(
+        self, x: Tensor, state: State, weights: Weights, batch_first: bool
+    ) -> tuple[Tensor, State]:
         # Float32 also under autocast: most CPUs have no LSTM in half precision, and say so with an error.
         # `train` keeps what backward needs, also where a frozen layer in eval() must pass a gradient down.
         with torch.autocast(x.device.type, enabled=False):
-            weights, train = self._weights(dropped), torch.is_grad_enabled()
+            train = torch.is_grad_enabled()
             y, h, c = torch.lstm(x.float(), state, weights, True, 1, 0.0, train, False, batch_first)
         return y, (h, c)
 
-    def _uneven(self, x: Tensor, steps: Steps, state: State, dropped: Tensor) -> tuple[Tensor, State]:
+    def _uneven(self, x: Tensor, steps: Steps, state: State, weights: Weights) -> tuple[Tensor, State]:
         with torch.autocast(x.device.type, enabled=False):
-            counts, weights = torch.tensor(steps.counts), self._weights(dropped)
+            counts = torch.tensor(steps.counts)
             y, h, c = torch.lstm(
                 x.float(), counts, state, weights, True, 1, 0.0, torch.is_grad_enabled(), False
             )
         return y, (h, c)
 
-    def _weights(self, dropped: Tensor) -> list[Tensor]:
-        return [self.weight_ih, dropped, self.bias_ih, self.bias_hh]
+
+def in_one_piece(tensors: Sequence[Tensor]) -> Weights:
+    """The same as views of one piece of memory, one after the other from its beginning."""
+    flat = torch.cat([x.flatten() for x in tensors])
+    parts = flat.split([x.numel() for x in tensors])
+    return tuple(part.view_as(x) for part, x in zip(parts, tensors, strict=True))
 
 
 def fills_up(reads: Tensor, weight: Tensor) -> bool:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from pretune.layers.dropout import entry_dropout
 from pretune.layers.steps import Steps
 
+Weights = tuple[Tensor, ...]  # of one batch
 State = tuple[Tensor, Tensor]  # c (1, N, H) and the last input (1, N, I), of no width where the window is 1
 FEW = 2048  # numbers of a time step below which, on a processor, a call costs more than its arithmetic
 
@@ -43,18 +44,18 @@ class WeightDropQRNN(nn.Module):
         before = self.width_in * (self.window - 1)
         return self.weight.new_zeros(1, rows, self.width), self.weight.new_zeros(1, rows, before)
 
-    def dropped(self) -> Tensor:
-        """The weights of one batch."""
-        return entry_dropout(self.weight, self.p, self.training)
+    def weights(self) -> Weights:
+        """What one batch is read with: the weights, dropped, and the bias."""
+        return entry_dropout(self.weight, self.p, self.training), self.bias
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:  # (N, T, I) -> (N, T, H)
         rows, length = x.shape[:2]
         steps = Steps.rectangle(length, rows, x.device)
-        y, state = self.packed(x.transpose(0, 1).flatten(0, 1), steps, state, self.dropped())
+        y, state = self.packed(x.transpose(0, 1).flatten(0, 1), steps, state, self.weights())
         return y.view(length, rows, -1).transpose(0, 1), state
 
     def packed(
-        self, x: Tensor, steps: Steps, state: State, dropped: Tensor
+        self, x: Tensor, steps: Steps, state: State, weights: Weights
     ) -> tuple[Tensor, State]:  # (M, I) -> (M, H)
         """The same for packed rows; the state after is that of each row's own end."""
         c, last = state
@@ -62,7 +63,7 @@ class WeightDropQRNN(nn.Module):
             before = torch.cat((last[0], x)).index_select(0, steps.earlier())  # (M, I)
             last = x.index_select(0, steps.last())[None]  # (1, R, I)
             x = torch.cat((x, before), dim=1)  # (M, 2 I)
-        z, f, o = F.linear(x, dropped, self.bias).float().chunk(3, dim=1)  # (M, H) each
+        z, f, o = F.linear(x, *weights).float().chunk(3, dim=1)  # (M, H) each
         f = f.sigmoid()
         keep, add = 1 - f, f * z.tanh()
         shape = len(steps.counts), steps.rows, self.width

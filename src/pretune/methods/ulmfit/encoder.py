@@ -16,7 +16,7 @@ from pretune.encoder import Encoded, Encoder, Purpose
 from pretune.errors import UsageError, choose
 from pretune.layers.adaptive_softmax import AdaptiveSoftmax
 from pretune.layers.dropout import locked_dropout, packed_locked_dropout, word_dropout
-from pretune.layers.lstm import State, WeightDropLSTM, fills_up
+from pretune.layers.lstm import State, WeightDropLSTM, Weights, fills_up
 from pretune.layers.pooling import concat_pool
 from pretune.layers.qrnn import WeightDropQRNN
 from pretune.layers.steps import Steps
@@ -137,9 +137,9 @@ class LayerBlock(nn.Module):
         h, state = self.cell(x, state)
         return h, locked_dropout(h, self.output_p, self.training), state
 
-    def packed(self, x: Tensor, steps: Steps, state: State, dropped: Tensor) -> tuple[Tensor, Tensor, State]:
+    def packed(self, x: Tensor, steps: Steps, state: State, weights: Weights) -> tuple[Tensor, Tensor, State]:
         """The same for packed rows, with the weights of the batch: (M, I) -> (M, H), (M, H), the state."""
-        h, state = self.cell.packed(x, steps, state, dropped)
+        h, state = self.cell.packed(x, steps, state, weights)
         return h, packed_locked_dropout(h, steps, self.output_p, self.training), state
 
 
@@ -175,6 +175,9 @@ class AWDLSTM(Encoder):
 
     def layer_widths(self) -> tuple[int, ...]:
         return self.config.widths()
+
+    def fresh(self) -> AWDLSTM:
+        return AWDLSTM(self.config, len(self.embedding.weight))
 
     def groups(self) -> list[nn.Module]:
         return [self.embedding, *self.rnns]
@@ -272,15 +275,15 @@ class AWDLSTM(Encoder):
         reading = Reading(batch.ids[order], order)
         lengths = batch.lengths[order].cpu()  # (N,)
         kept = lengths if max_len is None else lengths.clamp(max=max_len)
-        dropped = [block.cell.dropped() for block in self._layers()]  # one mask a batch
+        weights = [block.cell.weights() for block in self._layers()]  # one mask a batch
         state = pick_rows(carry or self._start(len(lengths)), order)
         with torch.no_grad():
             for call in reading.calls(lengths - kept, self.config.bptt):
-                state = self._call(reading, call, state, dropped, cut=True)
+                state = self._call(reading, call, state, weights, cut=True)
         fill = self.config.cell == "lstm" and max_len is not None
         for number, call in enumerate(reading.calls(kept, self.config.bptt, lengths - kept)):
-            call = call.filled() if fill and fills_up(call.reads, dropped[0]) else call
-            state = self._call(reading, call, state, dropped, cut=number % self.config.gradient_chunks == 0)
+            call = call.filled() if fill and fills_up(call.reads, weights[0][0]) else call
+            state = self._call(reading, call, state, weights, cut=number % self.config.gradient_chunks == 0)
         layers, mask = reading.layers(), batch.mask
         place = torch.arange(mask.shape[1], device=mask.device)
         pooled = mask if max_len is None else mask & (place >= (batch.lengths - max_len)[:, None])  # (N, T)
@@ -288,16 +291,16 @@ class AWDLSTM(Encoder):
         return Encoded(layers, mask, concat_pool(layers[-1], mask, pooled), after)
 
     def _call(
-        self, reading: Reading, call: Call, carry: Carry, dropped: Sequence[Tensor], cut: bool
+        self, reading: Reading, call: Call, carry: Carry, weights: Sequence[Weights], cut: bool
     ) -> Carry:
         """Reads some steps of the rows that have any; the state of all rows after them."""
         steps = call.steps.to(reading.ids.device)
         ids, places = reading.find(call, steps)  # (M,) both
         x = self.embedding.packed(ids, steps)  # (M, D)
         layers, after = [x], []
-        for block, recurrent, before in zip(self._layers(), dropped, carry, strict=True):
+        for block, own, before in zip(self._layers(), weights, carry, strict=True):
             live = [part[:, : steps.rows].detach() if cut else part[:, : steps.rows] for part in before]
-            h, x, state = block.packed(x, steps, (live[0], live[1]), recurrent)  # (M, D_l)
+            h, x, state = block.packed(x, steps, (live[0], live[1]), own)  # (M, D_l)
             layers.append(h)
             gone = [part[:, steps.rows :] for part in before]
             after.append((torch.cat((state[0], gone[0]), dim=1), torch.cat((state[1], gone[1]), dim=1)))
