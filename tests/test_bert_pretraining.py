@@ -7,7 +7,7 @@ from dataclasses import replace
 from math import exp
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -18,13 +18,16 @@ from pretune.config import build, to_dict, update
 from pretune.data.corpus import Corpus
 from pretune.data.samples import sample
 from pretune.errors import UsageError, UserError
+from pretune.methods import METHODS
+from pretune.methods.base import Vocabulary
 from pretune.methods.bert.adopting import adopt
 from pretune.methods.bert.encoder import BERT, BERTConfig
 from pretune.methods.bert.instances import Making
 from pretune.methods.bert.pretraining import ADAPTATION, PRETRAINING, BERTPretraining
 from pretune.methods.bert.reading import InstanceSource, Leg, SentenceFile, marks_of
 from pretune.methods.bert.tokens import BERTCodec, BERTCodecConfig
-from pretune.runs.run import TABLES
+from pretune.runs.run import TABLES, adapt, load_start, pretrain
+from pretune.runs.starts import Start
 from pretune.tasks.masked_words import MaskedWords, MaskedWordsHead, masked_scores
 from pretune.tensors.batch import Batch, collate
 from pretune.tensors.streams import NO_TARGET
@@ -314,16 +317,48 @@ def test_old_weights_are_taken_over_by_their_pieces() -> None:
         assert torch.equal(new.positions.weight, old.positions.weight)
 
 
-def test_a_model_of_a_task_gets_fresh_heads_to_go_on_with() -> None:
+def test_a_model_of_a_task_or_without_a_pooler_gets_fresh_heads_to_go_on_with() -> None:
     text = codec()
+    bare = encoder(text, pooler=False, pretraining_heads=False)
     old = bold(encoder(text)).for_task()
-    new = encoder(text, seed=1)
-    fresh = {name: x.clone() for name, x in new.state_dict().items()}
-    adopt(old, text, new, text)
-    for name, x in new.state_dict().items():
-        assert torch.equal(x, old.state_dict().get(name, fresh[name])), name
+    for known in (bare, old):
+        new = encoder(text, seed=1)
+        fresh = {name: x.clone() for name, x in new.state_dict().items()}
+        adopt(known, text, new, text)
+        for name, x in new.state_dict().items():
+            assert torch.equal(x, known.state_dict().get(name, fresh[name])), name
     with pytest.raises(UsageError, match="nothing to predict masked words with"):
         QUICK.run(old, text, corpus, None, QUIET)
+
+
+def test_a_folder_is_pretrained_and_adapted_under_each_vocabulary(tmp_path: Path) -> None:
+    settings = BERTCodecConfig(vocab_size=120, context=32)
+    shape = BERTConfig(16, 2, 2, context=32)
+    short = replace(QUICK, epochs=1)
+    held = Corpus.around(held_out)
+    pretrain(
+        METHODS["bert"],
+        Corpus.around(corpus),
+        held,
+        tmp_path / "old",
+        pretraining=short,
+        codec_config=settings,
+        encoder_config=shape,
+        fitting=QUIET,
+    )
+    other = Corpus.of([*documents(20, 3), "Zebras quack. Zebras like a quack. " * 3])
+    old = load_start(tmp_path / "old")
+    assert isinstance(old, Start) and isinstance(old.codec, BERTCodec)
+    for vocabulary in get_args(Vocabulary):
+        out = tmp_path / vocabulary
+        scores = adapt(
+            tmp_path / "old", other, held, out, adaptation=short, fitting=QUIET, vocabulary=vocabulary
+        )
+        new = load_start(out)
+        assert isinstance(new, Start) and isinstance(new.codec, BERTCodec)
+        assert (new.codec.vocab == old.codec.vocab) == (vocabulary == "keep")
+        assert set(old.codec.vocab.words) <= set(new.codec.vocab.words) or vocabulary == "target"
+        assert ("zebras" in new.codec.vocab) == (vocabulary != "keep") and scores["perplexity"] > 1
 
 
 def test_encoders_of_other_sizes_are_refused() -> None:

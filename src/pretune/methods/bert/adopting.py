@@ -17,13 +17,13 @@ def adopt(old_encoder: Encoder, old_codec: Codec, new_encoder: Encoder, new_code
     """All as it was; where the vocabularies differ, pieces by their strings, new ones as the mean of all old.
 
     The mean is that of ULMFiT (Howard & Ruder 2018, section 3.2); BERT's README keeps the vocabulary. What
-    only pretraining needs begins fresh where the old encoder has lost it.
+    only pretraining needs, and the pooler, begin fresh where the old encoder has none.
     """
     if not isinstance(old_encoder, BERT) or not isinstance(new_encoder, BERT):
         raise UsageError("only one BERT can take over the weights of another")
     assert isinstance(old_codec, BERTCodec) and isinstance(new_codec, BERTCodec)
     old, new = old_encoder.state_dict(), new_encoder.state_dict()
-    lost = {name for name in new.keys() - old.keys() if name.partition(".")[0] in PRETRAINING}
+    lost = {name for name in new.keys() - old.keys() if name.partition(".")[0] in ("pooler", *PRETRAINING)}
     for name in old.keys() | new.keys() - lost:
         shapes = [tuple(x[name].shape)[name in BY_PIECE :] for x in (old, new) if name in x]
         if len(shapes) < 2 or shapes[0] != shapes[1]:
