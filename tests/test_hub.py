@@ -26,6 +26,8 @@ from pretune.methods.hub import Guest, HubCodec, HubCodecConfig, load
 from pretune.recipes import RECIPES
 from pretune.runs import guests
 from pretune.runs.embedder import Embedder
+from pretune.runs.importing import import_published
+from pretune.runs.published import Published
 from pretune.runs.run import adapt, finetune, load_start, load_trained, pretrain
 from pretune.runs.starts import Start, for_task, fresh, scratch
 from pretune.runs.trained import evaluating
@@ -322,6 +324,37 @@ def test_guests_are_neither_pretrained_nor_adapted_here(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="guests come pretrained"):
             fail()
     assert start.name == "bert"
+
+
+def test_a_guest_is_imported_with_another_pooling_and_limit(tmp_path: Path) -> None:
+    folder = saved("bert", tmp_path / "bert")
+    settings = {"codec": {"context": 12}, "encoder": {"pooling": "mean"}}
+    import_published("hub", Published(source=folder, **settings), tmp_path / "ours")  # type: ignore[arg-type]
+    shutil.rmtree(folder)
+    start = load_start(tmp_path / "ours")
+    assert isinstance(start, Start) and isinstance(start.codec, HubCodec)
+    batch = batch_of(start.codec, texts())
+    with torch.no_grad(), evaluating(start.encoder):
+        read = start.encoder(batch)
+    assert batch.ids.shape[1] == 12
+    assert torch.allclose(read.summary, read.layers[-1].sum(1) / batch.lengths[:, None], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"codec": {"context": 41}}, "reads up to 40 tokens"),
+        ({"codec": {"pad_id": 3}}, r"codec\.pad_id is fixed by the guest"),
+        ({"encoder": {"pooling": "cls"}}, r"encoder\.pooling is 'cls'"),
+        ({"encoder": {"pooling": "pooler"}}, "has no trained one"),
+    ],
+)
+def test_settings_that_a_guest_cannot_have_are_refused(
+    settings: dict[str, dict[str, Any]], said: str, tmp_path: Path
+) -> None:
+    folder = saved("distilbert", tmp_path / "distilbert")
+    with pytest.raises(UsageError, match=said):
+        load(folder, **settings)
 
 
 def in_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

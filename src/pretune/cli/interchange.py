@@ -12,7 +12,9 @@ from pretune.cli.common import ConfigFile, Notes, Out, Overwrite, Quiet, setting
 
 def import_(
     context: typer.Context,
-    method: Annotated[str, typer.Argument(metavar="METHOD", help="bert, gpt, elmo, ulmfit or wordvectors.")],
+    method: Annotated[
+        str, typer.Argument(metavar="METHOD", help="bert, gpt, elmo, ulmfit, wordvectors or hub.")
+    ],
     out: Out,
     source: Annotated[
         Path | None,
@@ -20,7 +22,8 @@ def import_(
             metavar="FILES",
             help="bert, gpt: the folder of Google's, OpenAI's or transformers' files; elmo: a folder or zip "
             "with options.json and weights; ulmfit: the weights (.pth, .h5, .pt, .safetensors), or a folder, "
-            "tgz or zip of all files; wordvectors: the file of vectors.",
+            "tgz or zip of all files; wordvectors: the file of vectors; hub: any folder of transformers, or "
+            "hf:OWNER/NAME.",
         ),
     ] = None,
     options: Annotated[Path | None, typer.Option("--options", help="elmo: the model's options.json.")] = None,

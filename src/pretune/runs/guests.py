@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from functools import cache
@@ -98,6 +99,14 @@ def called(folder: Path) -> str:
 def is_guest(config: Mapping[str, Any]) -> bool:
     """Whether a config.json is one of transformers."""
     return "kind" not in config and isinstance(config.get("model_type"), str)
+
+
+def is_guest_folder(folder: Path) -> bool:
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and is_guest(config)
 
 
 def as_ours(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,12 +16,13 @@ from pretune.methods.elmo.weights import export_bilm, import_bilm
 from pretune.runs.exporting_transformers import openai, tensorflow, transformers
 from pretune.runs.exporting_ulmfit import fastai
 from pretune.runs.folders import check_out, write_folder
+from pretune.runs.guests import is_guest_folder, resolved
 from pretune.runs.importing_transformers import bert, gpt
 from pretune.runs.importing_ulmfit import ulmfit
 from pretune.runs.measure import Measure
 from pretune.runs.published import Published
 from pretune.runs.run import load_start, report
-from pretune.runs.starts import Start, save_start, vectors_start
+from pretune.runs.starts import Start, guest_start, save_start, vectors_start
 from pretune.runs.trained import Ensemble, Trained, TrainedModel
 
 Found = Start | list[Start] | Trained  # what a folder is made of
@@ -43,6 +44,18 @@ def _wordvectors(published: Published) -> tuple[Found, list[str]]:
     return start, [f"{start.parameters:,} parameters"]
 
 
+def _hub(published: Published) -> tuple[Found, list[str]]:
+    if published.source is None:
+        raise UsageError(
+            "give a folder of transformers, or hf:OWNER/NAME: pretune import hub FILES --out DIR"
+        )
+    folder = resolved(published.source)
+    if not is_guest_folder(folder):
+        raise UserError(f"{folder}: no config.json of transformers is there")
+    start = guest_start(folder, published.codec, published.encoder)
+    return start, [f"{start.parameters:,} parameters, summary: {start.encoder_config.pooling}"]
+
+
 @dataclass(frozen=True)
 class Importer:
     """How a method's published files become a model, and which of `Published` it can use."""
@@ -62,6 +75,7 @@ IMPORTERS: dict[str, Importer] = {
         bert,
         ("source", "checkpoint", "vocab", "labels", "encoder_only", "seed", "codec", "encoder", "task"),
     ),
+    "hub": Importer(_hub, ("source", "codec", "encoder")),
     "wordvectors": Importer(_wordvectors, ("source", "codec", "encoder")),
 }
 

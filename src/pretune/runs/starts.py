@@ -129,9 +129,11 @@ def vectors_start(file: Path, codec: Mapping[str, Any], encoder: Mapping[str, An
     return Start(file.name, METHODS["wordvectors"], made, network, network.config)
 
 
-def guest_start(folder: Path) -> Start:
-    """What transformers wrote."""
-    codec, encoder = load(folder)
+def guest_start(
+    folder: Path, codec_settings: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
+) -> Start:
+    """What transformers wrote; settings are those that differ from what is found there."""
+    codec, encoder = load(folder, codec_settings or {}, settings or {})
     return Start(called(folder), GUESTS["hub"], codec, encoder, encoder.config)
 
 

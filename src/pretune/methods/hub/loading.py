@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
 from pickle import UnpicklingError
+from types import MappingProxyType
 from typing import Any
 
 from tokenizers import Tokenizer
 from torch import nn
 
-from pretune.errors import UserError
-from pretune.methods.hub.encoder import Guest, Habits, HubConfig, Pooling, habits_of, ordinary
+from pretune.config import update
+from pretune.errors import UsageError, UserError
+from pretune.methods.hub.encoder import Guest, HubConfig, Pooling, habits_of, ordinary
 from pretune.methods.hub.library import config_of, described, options, reader, silent, transformers
 from pretune.methods.hub.tokens import HubCodec, HubCodecConfig
 
 NO_LIMIT = 1 << 20  # tokens; transformers writes 1e30 where it knows of no limit
+CHOSEN = {"codec": ("context", "cut", "language"), "encoder": ("pooling",)}  # what a user may say
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 POOLINGS: dict[str, Pooling] = {  # what sentence-transformers calls them
     "cls_token": "first",
     "cls": "first",
@@ -29,30 +35,62 @@ POOLINGS: dict[str, Pooling] = {  # what sentence-transformers calls them
 }
 
 
-def load(folder: Path) -> tuple[HubCodec, Guest]:
+def load(
+    folder: Path, codec: Mapping[str, Any] = NOTHING, encoder: Mapping[str, Any] = NOTHING
+) -> tuple[HubCodec, Guest]:
     """The encoder of a folder that transformers wrote; nothing is looked up and no code of it is run.
 
-    Raises `UserError` where files or weights are missing, or the tokenizer is a slow one.
+    `codec` and `encoder` are settings that are to differ from what is found: those of `CHOSEN`. Raises
+    `UserError` where files or weights are missing, or the tokenizer is a slow one.
     """
+    for section, said in (("codec", codec), ("encoder", encoder)):
+        for name in said:
+            if name not in CHOSEN[section]:
+                what = f"{section}.{name} is fixed by the guest; {section} takes {', '.join(CHOSEN[section])}"
+                raise UsageError(what)
+    found = _opened(folder)
+    settings = _chosen(_codec_config(folder, found), codec)
+    made = HubCodec(settings, Tokenizer.from_str(_backend(found.fast).to_str()))
+    return made, Guest(_tried(folder, found, made, encoder.get("pooling")), found.model)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What transformers reads."""
+
+    plain: dict[str, Any]  # the config as plain values
+    config: Any
+    fast: Any  # the tokenizer
+    model: nn.Module  # the part that reads
+    pooler: bool  # whether the weights of its pooler are there
+
+
+def _opened(folder: Path) -> Opened:
     with silent():
         try:
+            auto = transformers().AutoConfig
             plain = described(
-                transformers().AutoConfig.from_pretrained(
-                    str(folder), local_files_only=True, trust_remote_code=False
-                )
+                auto.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
             )
             config = config_of(plain)
             fast = _fast_tokenizer(folder)
-            model, pooler = _model(folder, config)
+            return Opened(plain, config, fast, *_model(folder, config))
         except UnpicklingError:
             raise UserError(
-                f"{folder}: its weights are a pickle with more in it than tensors, which is never opened; save it "
-                "as safetensors"
+                f"{folder}: its weights are a pickle with more in it than tensors, which is never opened; "
+                "save it as safetensors"
             ) from None
         except (OSError, ValueError, ImportError, LookupError, TypeError, RuntimeError) as error:
             raise UserError(f"{folder}: transformers cannot read it: {_line(error)}") from None
-    codec = HubCodec(_codec_config(folder, fast, config, model), Tokenizer.from_str(_backend(fast).to_str()))
-    return codec, Guest(_tried(folder, plain, model, codec, fast, pooler), model)
+
+
+def _chosen(found: HubCodecConfig, said: Mapping[str, Any]) -> HubCodecConfig:
+    config = update(found, said, "codec")
+    if found.context is not None and (config.context is None or config.context > found.context):
+        raise UsageError(
+            f"codec.context is {config.context}; this guest reads up to {found.context:,} tokens"
+        )
+    return config
 
 
 def _fast_tokenizer(folder: Path) -> Any:
@@ -94,7 +132,8 @@ def _model(folder: Path, config: Any) -> tuple[nn.Module, bool]:
     return model.eval(), not lacks_pooler
 
 
-def _codec_config(folder: Path, fast: Any, config: Any, model: nn.Module) -> HubCodecConfig:
+def _codec_config(folder: Path, found: Opened) -> HubCodecConfig:
+    fast, config, model = found.fast, found.config, found.model
     end = next((i for i in (fast.eos_token_id, fast.bos_token_id) if i is not None), None)
     pads = (fast.pad_token_id, getattr(config, "pad_token_id", None), end)
     limits = (fast.model_max_length, _positions(config, model), _said_limit(folder))
@@ -129,10 +168,9 @@ def _tells_types(config: Any, model: nn.Module) -> bool:
     return getattr(config, "type_vocab_size", 0) > 1 or config.model_type == "xlnet"
 
 
-def _tried(
-    folder: Path, plain: dict[str, Any], model: nn.Module, codec: HubCodec, fast: Any, pooler: bool
-) -> HubConfig:
-    """What the model does to rows, and the pooling that suits it."""
+def _tried(folder: Path, found: Opened, codec: HubCodec, said: Pooling | None) -> HubConfig:
+    """What the model does to rows, and the pooling that suits it, or is asked for."""
+    model, fast = found.model, found.fast
     try:
         vectors = len(model.get_input_embeddings().weight)  # type: ignore[operator]
         special = {*fast.all_special_ids, *fast.added_tokens_decoder}
@@ -141,22 +179,25 @@ def _tried(
         raise UserError(f"{folder}: it cannot be read as an encoder of text: {_line(error)}") from None
     if codec.size > vectors:
         raise UserError(f"{folder}: its tokenizer has {codec.size:,} ids, its model {vectors:,} vectors")
-    pooling = _pooling(folder, codec, fast.cls_token_id, habits, pooler)
-    config = HubConfig(plain, pooling, habits.widths, codec.config.token_types, habits.padded)
-    if pooling != "pooler" and "add_pooling_layer" in options(config_of(plain), pooler=False):
+    pools = habits.pools and found.pooler
+    pooling = said or _pooling(folder, codec, fast.cls_token_id, habits.causal, pools)
+    if pooling == "pooler" and not pools:
+        raise UsageError(f"encoder.pooling is pooler, and {folder} has no trained one; choose another")
+    config = HubConfig(found.plain, pooling, habits.widths, codec.config.token_types, habits.padded)
+    if pooling != "pooler" and "add_pooling_layer" in options(found.config, pooler=False):
         model.pooler = None  # type: ignore[assignment]
     return config
 
 
-def _pooling(folder: Path, codec: HubCodec, cls_id: int | None, habits: Habits, pooler: bool) -> Pooling:
+def _pooling(folder: Path, codec: HubCodec, cls_id: int | None, causal: bool, pools: bool) -> Pooling:
     """As sentence-transformers says beside the model; else its own, if it is trained; else by its kind."""
     said = _json(folder / "1_Pooling" / "config.json")
     for name, pooling in POOLINGS.items():
         if said.get(f"pooling_mode_{name}") is True or said.get("pooling_mode") == name:
             return pooling
-    if habits.pools and pooler:
+    if pools:
         return "pooler"
-    if habits.causal:
+    if causal:
         return "last"
     marked = codec.tokenizer.encode("a").ids
     if cls_id is not None and cls_id in (marked[0], marked[-1]):
