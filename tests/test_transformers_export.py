@@ -18,12 +18,14 @@ from pretune.keys import generator
 from pretune.methods import METHODS
 from pretune.methods.bert.tokens import BERTCodec, BERTCodecConfig
 from pretune.methods.gpt.tokens import SPECIALS, GPTCodec, GPTCodecConfig
+from pretune.recipes.base import Recipe
 from pretune.recipes.full import Full
 from pretune.runs.importing import export, import_published
 from pretune.runs.published import Published
 from pretune.runs.run import load_start, load_trained
 from pretune.runs.starts import Start, for_task, save_start
 from pretune.runs.trained import TrainedModel, join
+from pretune.runs.unbiased import without_bias
 from pretune.tasks.classification import Classification
 from pretune.tensors.batch import collate
 from pretune.training.sources import task_batch
@@ -70,8 +72,8 @@ def shaken(module: nn.Module) -> None:
             parameter.copy_(gain + 0.2 * torch.randn(parameter.shape, generator=chance))
 
 
-def classifier(name: str, task: Classification, **said: Any) -> TrainedModel:
-    trained = join(for_task(start(name, **said)), task, Full(), 0)
+def classifier(name: str, task: Classification, recipe: Recipe | None = None, **said: Any) -> TrainedModel:
+    trained = join(for_task(start(name, **said)), task, recipe or Full(), 0)
     shaken(trained.model)
     return trained
 
@@ -110,7 +112,47 @@ def test_a_classifier_answers_the_same_in_transformers(tmp_path: Path, name: str
     for said, answer in zip(pipe(list(TEXTS)), answers, strict=True):
         assert {one["label"]: one["score"] for one in said} == pytest.approx(answer.scores, abs=1e-5)
     assert any("parameters as" in note for note in notes)
-    assert any("bias is part of its weights" in note for note in notes) == (name == "gpt")
+    assert any("the head's bias is part of" in note for note in notes) == (name == "gpt")
+
+
+@pytest.mark.parametrize("name", ["gpt", "bert"])
+def test_what_the_papers_own_recipe_trained_is_exported(tmp_path: Path, name: str) -> None:
+    trained = classifier(name, Classification("one", ("bad", "good")), METHODS[name].recipe)
+    trained.save(tmp_path / "model", {})
+    folder, _ = out_of(tmp_path / "model")
+    theirs = logits_of(folder, "AutoModelForSequenceClassification", *TEXTS).logits
+    assert (theirs - ours(trained, *TEXTS)).abs().max() < 1e-5
+
+
+def test_a_bias_goes_where_rounding_is_not_felt(tmp_path: Path) -> None:
+    trained = classifier("gpt", Classification("one", ("bad", "good")))
+    norm = trained.start.encoder.get_submodule("transformer.blocks.1.output_norm")
+    assert isinstance(norm, nn.LayerNorm)
+    with torch.no_grad():
+        norm.bias.zero_()  # as in a network that has not learned
+    trained.save(tmp_path / "model", {})
+    folder, notes = out_of(tmp_path / "model")
+    theirs = logits_of(folder, "AutoModelForSequenceClassification", *TEXTS).logits
+    assert (theirs - ours(trained, *TEXTS)).abs().max() < 1e-5
+    assert any("part of the last norm's shift" in note for note in notes)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("shift", "bias"), [(0.2, 0.01), (0.05, 0.3), (0.01, 3.0), (0.0, 1.0)])
+def test_scores_stay_without_the_bias_at_full_width(shift: float, bias: float) -> None:
+    chance = generator(1, "norm")
+    gain = 1 + 0.3 * torch.randn(768, generator=chance).clamp(-2, 2).double()
+    given = shift * torch.randn(768, generator=chance).double()
+    weight, added = (
+        0.02 * torch.randn(2, 768, generator=chance).double(),
+        bias * torch.tensor([1.0, -0.5]).double(),
+    )
+    found = without_bias(weight, added, gain, given, Path("here"))
+    z = nn.functional.layer_norm(torch.randn(300, 768, generator=chance).double(), (768,)) * gain
+    said = (z + found.shift).float() @ found.weight.float().t()
+    assert (said - ((z + given) @ weight.t() + added)).abs().max() < 3e-5 * max(1, bias)
+    with pytest.raises(UserError, match="no weights that give the same scores without one"):
+        without_bias(weight[:1].expand(2, -1), added, gain, given * 0, Path("here"))
 
 
 @pytest.mark.parametrize("name", ["gpt", "bert"])

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -32,6 +31,7 @@ from pretune.runs.transformers_tokenizers import (
     write_gpt_tokenizer,
     write_gpt_vocabulary,
 )
+from pretune.runs.unbiased import without_bias
 from pretune.tasks.classification import Classification
 from pretune.tasks.joint import JointHead
 from pretune.tasks.summary_head import ClassificationHead
@@ -56,7 +56,6 @@ classify = pipeline("text-classification", model=".", top_k=None)
 classify("a text", truncation=True)
 ```
 """
-ROUNDING: Final = 1e-5  # what scores may lose where a bias is moved into weights
 
 
 @dataclass(frozen=True)
@@ -174,8 +173,11 @@ def _gpt(exported: Exported) -> list[str]:
     about: dict[str, Any] = {"architectures": ["OpenAIGPTLMHeadModel"]}
     head = linear_head(exported)
     if head is not None:
-        score, notes = without_bias(head, encoder, exported.folder)
-        tensors["score.weight"] = score
+        last = f"transformer.h.{config.layers - 1}.ln_2"
+        gain, shift = tensors[f"{last}.weight"].double(), tensors[f"{last}.bias"].double()
+        score = without_bias(head.weight, head.bias, gain, shift, exported.folder)
+        tensors |= {"score.weight": score.weight.float(), f"{last}.bias": score.shift.float()}
+        notes.append(f"{score.note}: transformers' head of GPT has none")
         about = {"architectures": ["OpenAIGPTForSequenceClassification"], **head.config()}
     notes += write_gpt_tokenizer(codec, exported.out, marks=head is not None and codec.config.marks)
     about |= {
@@ -197,29 +199,6 @@ def _gpt(exported: Exported) -> list[str]:
         "dtype": "float32",
     }
     return _write(exported.out, about, tensors, notes)
-
-
-def without_bias(head: LinearHead, encoder: GPT, folder: Path) -> tuple[Tensor, list[str]]:
-    """The head's weights with its bias moved into them, for transformers' GPT head has none.
-
-    What the last block says is g · z + b, z of mean 0. So u = 1 / (g · Σ b / g) has u · (g · z + b) = 1
-    whatever z is, and W + bias uᵀ gives what W and the bias gave.
-    """
-    if not head.bias.any():
-        return head.weight.float(), []
-    norm = encoder.transformer.get_submodule(f"blocks.{encoder.config.layers - 1}.output_norm")
-    assert isinstance(norm, nn.LayerNorm)
-    gain, shift = norm.weight.detach().cpu().double(), norm.bias.detach().cpu().double()
-    u = 1 / gain / (shift / gain).sum()  # (D,)
-    moved = head.weight + head.bias[:, None] * u
-    longest = float(gain.abs().max()) * encoder.config.width**0.5 + float(shift.norm())  # |h| at most
-    lost = float(head.bias.abs().max() * u.norm()) * longest * torch.finfo(torch.float32).eps
-    if not torch.isfinite(moved).all() or lost > ROUNDING:
-        raise UserError(
-            f"{folder}: its head has a bias, which transformers' GPT head has not, and the last norm has too "
-            "small a shift to take it over; export the folder that it started from"
-        )
-    return moved.float(), ["the head's bias is part of its weights, for transformers' head has none"]
 
 
 def _bert(exported: Exported) -> list[str]:
