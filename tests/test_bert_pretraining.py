@@ -346,9 +346,10 @@ def test_a_folder_is_pretrained_and_adapted_under_each_vocabulary(tmp_path: Path
         encoder_config=shape,
         fitting=QUIET,
     )
-    other = Corpus.of([*documents(20, 3), "Zebras quack. Zebras like a quack. " * 3])
     old = load_start(tmp_path / "old")
     assert isinstance(old, Start) and isinstance(old.codec, BERTCodec)
+    assert old.encoder.mask_id == old.codec.mask_id  # which a task's auxiliary objective masks words with
+    other = Corpus.of([*documents(20, 3), "Zebras quack. Zebras like a quack. " * 3])
     for vocabulary in get_args(Vocabulary):
         out = tmp_path / vocabulary
         scores = adapt(

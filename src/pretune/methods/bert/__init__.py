@@ -15,7 +15,8 @@ from pretune.recipes.published_full import BERT_FEW_LABELS
 
 
 def build(config: BERTConfig, codec: Codec) -> Encoder:
-    return BERT(config, codec.size, codec.pad_id)
+    assert isinstance(codec, BERTCodec)
+    return BERT(config, codec.size, codec.pad_id, codec.mask_id)
 
 
 def learner(config: BERTConfig) -> BERTConfig:
