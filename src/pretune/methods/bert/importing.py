@@ -267,7 +267,7 @@ def _network(
 
 
 def _built(config: BERTConfig, codec: BERTCodec) -> BERT:
-    return BERT(config, codec.size, codec.pad_id)
+    return BERT(config, codec.size, codec.pad_id, codec.mask_id)
 
 
 def _fresh(config: BERTConfig, codec: BERTCodec, seed: int) -> BERT:
