@@ -145,11 +145,11 @@ def _bilm(folder: Path, out: Path) -> list[str]:
 
 
 EXPORTERS: dict[str, Callable[[Path, Path], list[str]]] = {
+    "bilm": _bilm,
+    "fastai": fastai,
     "transformers": transformers,
     "openai": openai,
     "tensorflow": tensorflow,
-    "bilm": _bilm,
-    "fastai": fastai,
 }
 
 
