@@ -118,7 +118,7 @@ class WeightDropLSTM(nn.Module):
 def in_one_piece(tensors: Sequence[Tensor]) -> Weights:
     """The same as views of one piece of memory, one after the other from its beginning."""
     flat = torch.cat([x.flatten() for x in tensors])
-    parts = flat.split([x.numel() for x in tensors])
+    parts = torch.split(flat, [x.numel() for x in tensors])
     return tuple(part.view_as(x) for part, x in zip(parts, tensors, strict=True))
 
 
