@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import tiny
 from pretune.cli import app
+from pretune.data.choices import choice_sample
 from pretune.data.samples import Part, Sample, Span, sample
 from pretune.errors import UsageError, UserError
 from pretune.methods import METHODS
@@ -148,8 +149,8 @@ def test_several_rows_of_a_choice_are_averaged():
 @pytest.mark.parametrize("name", ["full", "gradual", "features"])
 def test_a_handful_is_learned_by_heart_with_every_recipe(method, name):
     samples = questions(8)
-    changes = {"gradual": {"epochs": 15}, "full": {"epochs": 30}, "features": {"epochs": 60, "bilstm": 8}}
-    recipe = tiny.recipe(name, batch_size=4, **changes[name])
+    changes = {"gradual": {"epochs": 30}, "full": {"epochs": 30}, "features": {"epochs": 60, "bilstm": 8}}
+    recipe = tiny.recipe(name, batch_size=4, **changes[name], **tiny.gentle(method))
     task = MultipleChoice.of(samples, dropout=0.0)
     model, _ = finetune(tiny.start(method), task, recipe, samples, [], Fitting(quiet=True))
     assert task.score([s.gold for s in samples], model.answers(samples))["accuracy"] >= 0.75
@@ -245,6 +246,23 @@ def test_a_question_that_is_too_long_itself_loses_its_whole_context():
     text = "aa bb Whyever not this?"
     one = Sample("1", (Part(text), Part("x"), Part("y")), 0, (Span(6, 23),))
     assert read(one, "end") == "Whyever no" == read(one, "start")
+
+
+@pytest.mark.parametrize("method", ["gpt", "bert"])
+@pytest.mark.parametrize("cut", ["end", "start"])
+def test_question_and_choice_are_read_whole_after_any_context(method, cut):
+    codec = tiny.start(method).codec
+    context = " ".join(tiny.texts(30, 3))
+    one = choice_sample("was the film great ?", ["a fine plot", "a dull book"], 0, context)
+    for row in MultipleChoice(cut=cut).rows(codec, [one])[0]:
+        read = {
+            part: {c for p, span in zip(row.part, row.chars, strict=True) if p == part for c in range(*span)}
+            for part in range(3)
+        }
+        start, end = one.marks[0]
+        needed = {c for c in range(start, end) if one.texts[0][c] != " "}
+        assert needed <= read[0] and len(read[0]) > len(needed)  # and some of the context
+        assert max(read[max(row.part)]) == len(one.texts[max(row.part)]) - 1
 
 
 def test_a_context_that_fits_is_left_alone():

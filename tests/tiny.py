@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from random import Random
 from typing import Any
 
+import torch
+
 from pretune.config import build, update
 from pretune.data.samples import Sample, sample
 from pretune.methods import METHODS
@@ -13,7 +15,13 @@ from pretune.recipes.base import Recipe
 from pretune.runs.run import TABLES, Start, scratch
 
 WORDS = "the a it was film book plot good great fine bad poor dull but and not very quite too".split()
-CODEC = {"ulmfit": {"min_count": 1}, "wordvectors": {"min_count": 1}, "elmo": {"min_count": 1}}
+CODEC: dict[str, dict[str, Any]] = {
+    "ulmfit": {"min_count": 1},
+    "wordvectors": {"min_count": 1},
+    "elmo": {"min_count": 1},
+    "gpt": {"min_count": 1, "merges": 40, "context": 64},
+    "bert": {"vocab_size": 80, "context": 64},
+}
 ENCODER: dict[str, dict[str, Any]] = {
     "ulmfit": {"embedding": 6, "hidden": 7, "layers": 2, "bptt": 10, "max_len": 40},
     "wordvectors": {"width": 6, "pooling": "mean_max"},
@@ -26,6 +34,8 @@ ENCODER: dict[str, dict[str, Any]] = {
         "char_dim": 3,
         "softmax": True,
     },
+    "gpt": {"width": 8, "layers": 2, "heads": 2, "context": 64},
+    "bert": {"width": 8, "layers": 2, "heads": 2, "context": 64, "pretraining_heads": False},
 }
 EPOCHS: dict[str, dict[str, Any]] = {
     "features": {"epochs": 1, "lr": 0.05},
@@ -57,9 +67,20 @@ def start(method: str, seed: int = 0, **encoder: Any) -> Start:
     found = METHODS[method]
     codec = build(found.codec_config, CODEC[method], "codec")
     shape = build(found.encoder_config, {**ENCODER[method], **encoder}, "encoder")
-    return scratch(found, "", corpus, seed, codec, encoder_config=shape)
+    made = scratch(found, "", corpus, seed, codec, encoder_config=shape)
+    if method in ("gpt", "bert"):  # whose weights of 0.02 would say nothing at this width
+        with torch.no_grad():
+            for weight in made.encoder.parameters():
+                if weight.dim() > 1:
+                    weight.mul_(15)
+    return made
 
 
 def recipe(name: str, **changes: Any) -> Recipe:
     made: Recipe = build(Recipe, {"kind": name, **EPOCHS[name]}, "recipe", TABLES)  # type: ignore[type-abstract]
     return update(made, changes, "recipe", TABLES)
+
+
+def gentle(method: str) -> dict[str, Any]:
+    """What `recipe` is changed by to learn by heart: a rate that a Transformer bears."""
+    return {"lr": 0.01} if method in ("gpt", "bert") else {}

@@ -10,6 +10,7 @@ from pretune.methods.gpt.adopting import adopt
 from pretune.methods.gpt.encoder import GPT, GPTConfig
 from pretune.methods.gpt.pretraining import ADAPTATION, PRETRAINING, GPTPretraining
 from pretune.methods.gpt.tokens import GPTCodec, GPTCodecConfig
+from pretune.recipes.gradual import Gradual
 from pretune.recipes.published_full import GPT_FEW_LABELS
 
 
@@ -38,6 +39,8 @@ METHOD = Method(
     adaptation=ADAPTATION,
     adopt=adopt,
     recipe=GPT_FEW_LABELS,
+    recipes={"gradual": Gradual(schedule="transformer")},
+    task_options={"of_rows": "sum"},  # of both orders of a pair, section 3.3
     vocabulary="keep",
 )
 
