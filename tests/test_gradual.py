@@ -64,6 +64,7 @@ STAGES: dict[str, list[tuple[int, int, list[float]]]] = {
     ],
     "fine_tune": [(1, 1, [0.01] * 5), (5, 4, [0.005 / 100 ** (depth / 4) for depth in (4, 3, 2, 1, 0)])],
     "multifit": [(5, 8, [0.01 / 2.6**4 * (2 * 2.6**4) ** (height / 4) for height in range(5)])],
+    "transformer": [*((n, 1, layerwise(0.001)) for n in range(1, 5)), (5, 8, layerwise(0.001))],
 }
 ADAM = {
     "few_labels": AdamW(0.7, 0.99),
@@ -73,6 +74,7 @@ ADAM = {
     "fastai2": AdamW(0.9, 0.99, 1e-5),
     "fine_tune": AdamW(0.9, 0.99, 1e-5),
     "multifit": AdamW(0.9, 0.99),
+    "transformer": AdamW(),
 }
 # (samples a step, weight decay, largest gradient norm)
 SIZES = {
@@ -83,6 +85,7 @@ SIZES = {
     "fastai2": (64, 0.01, None),
     "fine_tune": (64, 0.01, None),
     "multifit": (18, 0.01, 0.12),
+    "transformer": (16, 0.01, 1),
 }
 WITHIN = {  # the schedules of the first and of the last stage
     "few_labels": (SlantedTriangular(0.1, 32), SlantedTriangular(0.1, 32)),
@@ -92,6 +95,7 @@ WITHIN = {  # the schedules of the first and of the last stage
     "fastai2": (OneCycle(0.25, 25, 1e5), OneCycle(0.25, 25, 1e5)),
     "fine_tune": (OneCycle(0.99, 25, 1e5), OneCycle(0.3, 5, 1e5)),
     "multifit": (OneCycle(0.3, 25, 25e4), OneCycle(0.3, 25, 25e4)),
+    "transformer": (SlantedTriangular(0.1, 32), SlantedTriangular(0.1, 32)),
 }
 
 
@@ -108,9 +112,9 @@ def test_a_named_schedule_is_the_published_one(name):
     assert recipe.batch_size == batch
     assert {(group.weight_decay, stage.clip) for stage in stages for group in stage.groups} == {(decay, clip)}
     assert (stages[0].schedule, stages[-1].schedule) == WITHIN[name]
-    assert (recipe.alpha, recipe.beta) == (2, 1)
-    fastai2 = name in ("fastai2", "fine_tune")  # which spares norms and biases
-    assert {group.decay_all for stage in stages for group in stage.groups} == {not fastai2}
+    assert (recipe.alpha, recipe.beta) == ((0, 0) if name == "transformer" else (2, 1))
+    spares = name in ("fastai2", "fine_tune", "transformer")  # norms and biases
+    assert {group.decay_all for stage in stages for group in stage.groups} == {not spares}
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

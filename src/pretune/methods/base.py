@@ -61,6 +61,7 @@ class Method:
     task_options: Mapping[str, Any] = field(
         default_factory=dict
     )  # the paper's head, as `Classification.of(samples, kind, **these)`
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)  # what other names of recipes mean here
     learner: Callable[[Any], Any] = lambda config: config  # encoder settings with all that pretraining needs
     vocabulary: Vocabulary = "target"  # of adaptation, where none is asked for
     beside: Beside | None = None  # one encoder of several directions; None: there is no such thing

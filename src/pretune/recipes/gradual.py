@@ -52,7 +52,8 @@ class Gradual:
     """
 
     schedule: ScheduleName = "few_labels"
-    """Whose stages, rates and optimizer: few_labels, paper, script, fastai1, fastai2, fine_tune, multifit."""
+    """Whose stages, rates and optimizer: few_labels, paper, script, fastai1, fastai2, fine_tune, multifit;
+    transformer for GPT and BERT."""
     lr: float = UNSAID
     """Peak rate of the head in the first stage; the rates of later stages change with it."""
     thaw: Thaw = UNSAID
@@ -90,9 +91,9 @@ class Gradual:
     """Whether norms and biases decay too; fastai 2 spares them."""
     clip: float | None = UNSAID
     """Largest gradient norm."""
-    alpha: float = 2.0
-    """Activation regularisation (AR) of the top layer, which all of these keep for the classifier."""
-    beta: float = 1.0
+    alpha: float = UNSAID
+    """Activation regularisation (AR) of the top layer."""
+    beta: float = UNSAID
     """Temporal activation regularisation (TAR) of the top layer."""
 
     def __post_init__(self) -> None:

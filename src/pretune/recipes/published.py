@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-ScheduleName = Literal["few_labels", "paper", "script", "fastai1", "fastai2", "fine_tune", "multifit"]
+ScheduleName = Literal[
+    "few_labels", "paper", "script", "fastai1", "fastai2", "fine_tune", "multifit", "transformer"
+]
 Thaw = Literal["gradual", "chain", "none", "last"]
 Slower = Literal["each", "lowest", "below"]
 RateSchedule = Literal["slanted_triangular", "one_cycle", "cosine", "constant"]
@@ -35,6 +37,8 @@ class Published:
     decay_all: bool = True  # False: none for norms and biases
     clip: float | None = None
     thaw: Thaw = "gradual"
+    alpha: float = 2.0  # AR, which all of these keep for the classifier
+    beta: float = 1.0  # TAR
 
 
 SCHEDULES: dict[ScheduleName, Published] = {
@@ -79,5 +83,13 @@ SCHEDULES: dict[ScheduleName, Published] = {
         rates=(2e-2,), factor=2 * 2.6**4, slower="lowest", epochs=8, thaw="none",
         rate_schedule="one_cycle", climb=(0.3, 0.3), ratio=(25, 25), final_ratio=25e4,
         batch_size=18, momentum=(0.8, 0.7), clip=0.12,
+    ),
+    # The paper's stages for GPT and BERT: Adam, decay and gradient norm as theirs, rates for small ones;
+    # equal ratios, so that a deep one's lower blocks do not stand still; and neither AR nor TAR, for the top
+    # layer is normalised: they would only shrink the norm's own weights, and the answers with them.
+    "transformer": Published(
+        rates=(1e-3,), factor=2.6**4, slower="lowest", epochs=8,
+        rate_schedule="slanted_triangular", climb=(0.1, 0.1), ratio=(32, 32),
+        batch_size=16, beta2=0.999, decay_all=False, clip=1.0, alpha=0.0, beta=0.0,
     ),
 }  # fmt: skip

@@ -233,7 +233,7 @@ def recipe_of(method: Method, scratch: bool, name: str | None) -> Recipe:
     from pretune.runs.run import recipe_called
 
     name = name or ("full" if scratch else None)
-    return method.recipe if name is None else recipe_called(name, method.recipe)
+    return method.recipe if name is None else recipe_called(name, method.recipe, method.recipes)
 
 
 def _changed(recipe: Recipe, name: str | None, options: Options, method: str) -> Recipe:

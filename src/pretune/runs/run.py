@@ -215,19 +215,21 @@ def recipe_for(start: Start, name: str | None = None, changes: Mapping[str, Any]
     if name is None:
         recipe = Full() if start.name == "scratch" and type(own) is not Full else own
     else:
-        recipe = recipe_called(name, own)
+        recipe = recipe_called(name, own, start.method.recipes)
     return changed(recipe, name, changes or {})
 
 
-def recipe_called(name: str, own: Recipe) -> Recipe:
-    """A recipe by its name; `own` is the method's, which it may be."""
+def recipe_called(name: str, own: Recipe, others: Mapping[str, Recipe] | None = None) -> Recipe:
+    """A recipe by its name; `own` is the method's, which it may be, `others` what it calls so otherwise."""
     if ":" in name:
         return build(Recipe, {"kind": name}, "recipe", TABLES)  # type: ignore[type-abstract]
     if name in VARIANTS:
         return VARIANTS[name]
     if name not in RECIPES:
         raise choose("the recipe", name, NAMES)
-    return own if type(own) is RECIPES[name] else RECIPES[name]()
+    if type(own) is RECIPES[name]:
+        return own
+    return others[name] if others and name in others else RECIPES[name]()
 
 
 def changed(recipe: Recipe, name: str | None, changes: Mapping[str, Any]) -> Recipe:

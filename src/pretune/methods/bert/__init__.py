@@ -11,6 +11,7 @@ from pretune.methods.bert.adopting import adopt
 from pretune.methods.bert.encoder import BERT, BERTConfig
 from pretune.methods.bert.pretraining import ADAPTATION, PRETRAINING, BERTPretraining
 from pretune.methods.bert.tokens import BERTCodec, BERTCodecConfig
+from pretune.recipes.gradual import Gradual
 from pretune.recipes.published_full import BERT_FEW_LABELS
 
 
@@ -44,6 +45,7 @@ METHOD = Method(
     adaptation=ADAPTATION,
     adopt=adopt,
     recipe=BERT_FEW_LABELS,
+    recipes={"gradual": Gradual(schedule="transformer")},
     learner=learner,
     vocabulary="keep",
 )
