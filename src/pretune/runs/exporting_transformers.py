@@ -148,6 +148,8 @@ def linear_head(exported: Exported) -> LinearHead | None:
         ("has several layers (task.head_kind)", task.head_kind != "linear"),
         ("compares two texts (task.pair)", task.pair == "siamese"),
         ("keeps numbers in a range (task.y_range)", task.y_range is not None),
+        ("takes the mean of levels (task.levels)", task.levels is not None),
+        ("reads pairs both ways (task.orders)", task.orders == "both"),
     ):
         if wrong:
             raise UserError(f"{folder}: its head {what}, which that of transformers does not{rather}")

@@ -91,11 +91,15 @@ def _classifier(trained: TrainedModel, folder: Path, out: Path) -> list[str]:
             f"{folder}: its head reads a mix of layers, which fastai's does not; export the folder that it "
             "started from"
         )
-    if task.pair == "siamese":
-        raise UserError(
-            f"{folder}: its head compares two texts (task.pair), which fastai's does not; export the folder "
-            "that it started from"
-        )
+    for what, wrong in (
+        ("compares two texts (task.pair)", task.pair == "siamese"),
+        ("reads pairs both ways (task.orders)", task.orders == "both"),
+        ("takes the mean of levels (task.levels)", task.levels is not None),
+    ):
+        if wrong:
+            raise UserError(
+                f"{folder}: its head {what}, which fastai's does not; export the folder that it started from"
+            )
     tensors, notes = exported_head(head)
     name = f"classifier_{SHORT[codec.config.direction]}.pth"
     torch.save({**exported(encoder, order, "0.module."), **tensors}, out / name)
