@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import torch
@@ -106,7 +107,7 @@ def attend_padded(qkv: Tensor, rows: Unpadded, heads: int, causal: bool, p: floa
     """All rows at once, padded on the right for this alone: (M, 3D) -> (M, D)."""
     N, T = sum(n for n, _ in rows.groups), rows.longest
     slots = rows.row * T + rows.place  # (M,)
-    whole = qkv if len(qkv) == N * T else qkv.new_zeros(N * T, qkv.shape[1]).index_copy(0, slots, qkv)
+    whole = qkv if len(qkv) == N * T else qkv.new_zeros(N * T, qkv.shape[1]).index_copy_(0, slots, qkv)
     q, k, v = whole.view(N, T, 3, heads, -1).permute(2, 0, 3, 1, 4)  # (N, H, T, d) each
     mask = None
     if not causal and len(qkv) < N * T:  # one way, a token never sees what stands after it: padding
@@ -129,9 +130,11 @@ class Block(nn.Module):
         self.output_norm = nn.LayerNorm(config.width, config.norm_eps)
         self.approximate = "tanh" if config.activation == "gelu_tanh" else "none"
         self.p = config.residual_dropout
+        self.compiled = False
 
     def forward(self, x: Tensor, rows: Unpadded) -> Tensor:  # (M, D) -> (M, D)
-        return self.onwards(x, self.attention(x, rows))
+        onwards = _compiled_onwards() if self.compiled else Block.onwards
+        return onwards(self, x, self.attention(x, rows))
 
     def read_on(self, x: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
         y, kept = self.attention.read_on(x, before)
@@ -139,10 +142,23 @@ class Block(nn.Module):
 
     def onwards(self, x: Tensor, attended: Tensor) -> Tensor:
         """All of a block but attention, each token for itself: (..., D), (..., D) -> (..., D)."""
-        n = self.attention_norm(x + F.dropout(attended, self.p, self.training))
+        n = self.attention_norm(_added(x, F.dropout(attended, self.p, self.training)))
         y = self.down(F.gelu(self.up(n), approximate=self.approximate))
-        h: Tensor = self.output_norm(n + F.dropout(y, self.p, self.training))
+        h: Tensor = self.output_norm(_added(n, F.dropout(y, self.p, self.training)))
         return h
+
+
+def _added(x: Tensor, fresh: Tensor) -> Tensor:
+    """x + fresh, in the memory of `fresh`, which nobody else reads: new memory costs more than the sum."""
+    if fresh.dtype != x.dtype or torch.compiler.is_compiling():
+        return x + fresh
+    return fresh.add_(x)
+
+
+@cache
+def _compiled_onwards() -> Callable[[Block, Tensor, Tensor], Tensor]:
+    """One for all blocks and any number of tokens."""
+    return torch.compile(Block.onwards, dynamic=True)
 
 
 class Transformer(nn.Module):
@@ -170,6 +186,11 @@ class Transformer(nn.Module):
             x, kept = block.read_on(x, before)
             after.append(kept)
         return x, tuple(after)
+
+    def compile_blocks(self, compiled: bool) -> None:
+        """Whether `forward` has torch.compile's version of what a block does beside attention."""
+        for block in self._blocks():
+            block.compiled = compiled
 
     def _blocks(self) -> Sequence[Block]:
         return [block for block in self.blocks if isinstance(block, Block)]

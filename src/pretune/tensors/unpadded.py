@@ -48,5 +48,5 @@ class Unpadded:
         """(M, D) -> (N, T, D), zero where there is no token."""
         N, T = self.shape
         if not self.dense:
-            y = y.new_zeros(N * T, y.shape[1]).index_copy(0, self.index, y)
+            y = y.new_zeros(N * T, y.shape[1]).index_copy_(0, self.index, y)
         return y.view(N, T, -1)

@@ -21,6 +21,7 @@ class Fitting:
     accumulate: int = 1  # batches per optimizer step
     workers: int = 0  # processes that make batches
     precision: str = "auto"  # auto (bf16 where the device has it fast), fp32, bf16, fp16
+    compile: bool = False  # torch.compile for Transformers: worth its minute in long runs, most on a GPU
     patience: int | None = None  # epochs without a better score before a stage ends
     quiet: bool = False  # no progress
     label: str = ""  # what the progress line calls this run

@@ -11,6 +11,7 @@ from pretune.keys import key
 from pretune.tensors.batch import Batch
 from pretune.training.averaging import averaged, settle
 from pretune.training.checkpoints import Checkpoints, fingerprint
+from pretune.training.compiling import compiling
 from pretune.training.devices import seed_dropout, team
 from pretune.training.fitting import Fitted, Fitting
 from pretune.training.interrupts import Interrupted, Interrupts
@@ -43,6 +44,7 @@ def fit(
     with (
         team(fitting.device, fitting.precision) as crew,
         left_as_found(model),
+        compiling(model, fitting.compile, crew.device),
         Interrupts() as interrupts,
         progress(fitting.label, fitting.quiet or not crew.is_main_process) as report,
     ):

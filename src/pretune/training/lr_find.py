@@ -11,6 +11,7 @@ import torch
 
 from pretune.errors import UsageError, UserError
 from pretune.training.checkpoints import Checkpoints
+from pretune.training.compiling import compiling
 from pretune.training.devices import team
 from pretune.training.fitting import Fitting
 from pretune.training.interrupts import Interrupts
@@ -77,6 +78,7 @@ def find_rates(
             torch.random.fork_rng(devices),
             team(alone.device, alone.precision) as crew,
             left_as_found(model),
+            compiling(model, alone.compile, crew.device),
             Interrupts() as interrupts,
             progress(alone.label, alone.quiet) as report,
         ):
