@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from pretune.runs.published import Published
 from pretune.runs.run import load_start, load_trained
 from pretune.runs.starts import Start, for_task, save_start
 from pretune.runs.trained import TrainedModel, join
+from pretune.runs.transformers_tokenizers import write_bert_tokenizer, write_gpt_tokenizer
 from pretune.runs.unbiased import without_bias
 from pretune.tasks.classification import Classification
 from pretune.tensors.batch import collate
@@ -230,6 +232,29 @@ def test_texts_are_cut_by_transformers_tokenizer_as_by_ours(tmp_path: Path) -> N
             row = codec.encode([(Part(text),)])[0][0]
             assert tokenizer(text, truncation=True)["input_ids"] == row.ids
         assert tokenizer.model_max_length == 40
+
+
+@pytest.mark.parametrize("name", ["gpt", "bert hf", "bert google"])
+def test_real_text_becomes_the_same_ids_in_transformers(
+    tmp_path: Path, shared: Callable[[str], Path], name: str
+) -> None:
+    chinese = shared("data/thucnews-titles/dev.txt").read_text("utf-8").splitlines()[:1000]
+    english = shared("data/wikitext2-valid-test/valid.txt").read_text("utf-8").splitlines()
+    lines = [line for line in [*english, *chinese] if line.strip() and "<unk>" not in line]
+    assert len(lines) > 1500
+    codec: Any
+    if name == "gpt":
+        codec = GPTCodec.read(shared("data/gpt1-bpe"), "hf")
+        write_gpt_tokenizer(codec, tmp_path, marks=True)
+    else:
+        words = shared("data/bert-vocab/bert-base-uncased-vocab.txt")
+        codec = BERTCodec.published(words, build(BERTCodecConfig, {"style": name.split()[1]}, "codec"))
+        write_bert_tokenizer(codec, tmp_path)
+    kind = "openai-gpt" if name == "gpt" else "bert"
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    theirs = tokenizer(lines, truncation=True)["input_ids"]
+    assert [rows[0].ids for rows in codec.encode([(Part(line),) for line in lines])] == theirs
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def write_gpt_tokenizer(codec: GPTCodec, out: Path, marks: bool) -> list[str]:
 
 
 def _gpt_notes(codec: GPTCodec) -> list[str]:
-    notes = []
+    notes = [f"{GPT_UNKNOWN} in a text is a special token to transformers, signs and a word to this codec"]
     if codec.config.pretokenizer != "hf":
         notes.append(
             f"NOT THE SAME TOKENS: {codec.pretokenizer.described} cannot be said in tokenizer.json, so "
