@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pretune.errors import UserError
 from pretune.training.loop import fit
 from pretune.training.sources import SampleSource
 from tiny_training import TinySource, everything, gradual, quietly, tiny_model, weights_of
+from transformer_tasks import JOINT, STILL, gpt, still, trained
 
 HERE = Path(__file__).parent
 
@@ -60,6 +62,20 @@ def test_two_processes_train_as_one_with_twice_the_batch(replicas: list[dict[str
     for name, x in weights_of(model).items():
         if "norm" not in name:  # batch statistics are each process's own
             torch.testing.assert_close(x, replicas[0]["plain"][name], rtol=1e-4, atol=1e-5)
+
+
+def test_two_processes_learn_a_task_beside_its_texts_as_one_does(replicas: list[dict[str, Any]]) -> None:
+    first, second = (each["joint"] for each in replicas)
+    for name in ("gpt", "bert"):
+        assert first[name]["losses"] == second[name]["losses"]
+        for weight, x in first[name]["weights"].items():
+            assert torch.equal(x, second[name]["weights"][weight]), weight
+    whole, fitted = trained(replace(JOINT, batch_size=4), still(gpt), STILL)
+    for weight, x in weights_of(whole).items():
+        if not weight.endswith("qkv.bias"):  # keys' have no gradient but rounding, of which Adam makes steps
+            torch.testing.assert_close(x, first["gpt"]["weights"][weight], rtol=1e-3, atol=2e-5)
+    for mine, theirs in zip(fitted.history, first["gpt"]["losses"], strict=True):
+        assert mine["losses"] == pytest.approx(theirs, rel=1e-4)
 
 
 def test_a_launcher_that_starts_too_few_processes_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

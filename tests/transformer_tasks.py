@@ -15,6 +15,7 @@ from pretune.methods.bert.tokens import BERTCodec, BERTCodecConfig
 from pretune.methods.gpt.encoder import GPT, GPTConfig
 from pretune.methods.gpt.tokens import GPTCodec, GPTCodecConfig
 from pretune.recipes.base import Recipe
+from pretune.recipes.full import Full
 from pretune.tasks.base import Task
 from pretune.tasks.choice import MultipleChoice
 from pretune.tasks.classification import Classification
@@ -39,6 +40,9 @@ QUESTIONS = [
     sample("the bad dog", "a", "ran on the mat", key="2", gold=1),
 ]
 CHOICE = MultipleChoice()
+STILL = Classification.of(SAMPLES, "one", dropout=0.0)
+# one step a pass for two processes, or for one with batches of 4
+JOINT = Full(lr=0.01, epochs=2, batch_size=2, auxiliary=0.5, optimizer="openai", rate_schedule="constant")
 
 
 def corpus() -> Iterable[str]:
@@ -59,6 +63,12 @@ def bert(seed: int = 0, **changes: Any) -> BERT:
     torch.manual_seed(seed)
     shape = {"width": 8, "layers": 3, "heads": 2, "context": CONTEXT} | changes
     return BERT(BERTConfig(**shape), BERT_CODEC.size, BERT_CODEC.pad_id, BERT_CODEC.mask_id)
+
+
+def still(build: Any) -> Any:
+    """One of them without dropout."""
+    names = ("dropout",) if build is bert else ("embedding_dropout", "residual_dropout")
+    return build(attention_dropout=0.0, **dict.fromkeys(names, 0.0))
 
 
 def codec_of(encoder: Encoder) -> Codec:
