@@ -26,6 +26,7 @@ from pretune.recipes.features import Features
 from pretune.recipes.frozen import LAYERS, FrozenFeatures
 from pretune.recipes.remembered import Remembered, megabytes, remembering
 from pretune.runs.compare import compare
+from pretune.runs.embedder import Embedder
 from pretune.runs.mixes import mix_lines
 from pretune.runs.run import finetune, load_trained
 from pretune.runs.trained import Ensemble, TrainedModel, join, mixes_of
@@ -124,6 +125,10 @@ def test_both_mixes_learn_on_their_own():
         ({"placement": "both"}, "recipe.bilstm, such as 128"),
         ({"placement": "output", "bilstm": 4}, "set recipe.vectors"),
         ({"mix": "top", "mix_weights": (1.0, 2.0)}, "leave recipe.mix_weights out"),
+        ({"mix": "concat", "mix_weights": (1.0, 2.0)}, "leave recipe.mix_weights out"),
+        ({"mix": "concat", "layer_norm": True}, "not of recipe.mix=concat"),
+        ({"mix": "top", "mix_last": 2}, "recipe.mix_last is 2"),
+        ({"mix_last": 0}, "recipe.mix_last is 0"),
         ({"lambda_": -1.0}, "recipe.lambda_ is -1.0"),
     ],
 )
@@ -151,8 +156,33 @@ def test_the_top_alone_learns_gamma():
     assert mix.weights == (0, 1) and mix.gamma != 1
 
 
-def test_dropout_on_the_mix_is_at_work_while_it_trains():
-    model = joined(Features())
+def test_only_the_last_layers_are_mixed_where_asked_for():
+    model = tuned(Features(mix_last=2, lr=0.1, epochs=2), "bert")
+    wrapped = features(model)
+    (mix,) = wrapped.learned()
+    assert mix.layers == (1, 2) and len(mix.weights) == 2  # of embeddings and two blocks
+    shown = Embedder(model.start, next(iter(wrapped.mixes().values())), "learned")
+    (mixed,) = shown.embed(["the good film"], layers="mix")
+    (every,) = shown.embed(["the good film"], layers="all")
+    assert mixed == pytest.approx(mix.gamma * sum(w * h for w, h in zip(mix.weights, every[1:])), abs=1e-5)
+    with pytest.raises(UsageError, match="mix_last is 4; this encoder has 3 layers"):
+        joined(Features(mix_last=4), "bert")
+
+
+@pytest.mark.parametrize("bilstm", [0, 5])
+def test_layers_side_by_side_are_seen_with_the_top_one_first(bilstm):
+    model = tuned(Features(mix="concat", mix_last=2, bilstm=bilstm, epochs=2), "bert")
+    wrapped = features(model).eval()
+    assert wrapped.width == (2 * bilstm or 2 * wrapped.encoder.width) and not wrapped.mixes()
+    if not bilstm:
+        batch = batch_of(model)
+        layers = wrapped.encoder(batch).layers
+        torch.testing.assert_close(wrapped(batch).layers[-1], torch.cat((layers[2], layers[1]), -1))
+
+
+@pytest.mark.parametrize("mix", ["learned", "concat"])
+def test_dropout_on_the_mix_is_at_work_while_it_trains(mix):
+    model = joined(Features(mix=mix))
     for stage in model.recipe.stages(model.model.encoder, model.model.head):
         stage.thaw(model.model)
         stage.train(model.model)

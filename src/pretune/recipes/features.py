@@ -41,8 +41,12 @@ class Features:
     """A GloVe or word2vec file: the frozen vector of each token's word stands beside the mix at the input."""
     max_vectors: int | None = 100_000
     """Words of that file to take, and to save with the model: the first, which are the most frequent."""
-    mix: Literal["learned", "frozen", "top"] = "learned"
-    """`frozen` leaves weights and gamma as they start; `top` takes the last layer alone, gamma learned."""
+    mix: Literal["learned", "frozen", "top", "concat"] = "learned"
+    """`frozen` leaves weights and gamma as they start; `top` takes the last layer alone, gamma learned;
+    `concat` puts the layers side by side, the top one first, with `mix_last=4` what suited BERT best (Devlin
+    et al. 2019, table 7)."""
+    mix_last: int | None = None
+    """So many layers at the top are mixed; none: all."""
     mix_weights: tuple[float, ...] = ()
     """Where the weights start, before the softmax, lowest layer first; none: equal."""
     mix_gamma: float = 1.0
@@ -78,8 +82,15 @@ class Features:
                 "recipe.placement is output, so the BiLSTM reads word vectors alone; set recipe.vectors, "
                 "or recipe.placement to both"
             )
-        if self.mix == "top" and self.mix_weights:
-            raise UsageError("recipe.mix is top, which has no weights; leave recipe.mix_weights out")
+        if self.mix in ("top", "concat") and self.mix_weights:
+            raise UsageError(f"recipe.mix is {self.mix}, which has no weights; leave recipe.mix_weights out")
+        if self.mix == "concat" and self.layer_norm:
+            raise UsageError("recipe.layer_norm is of layers that are mixed, not of recipe.mix=concat")
+        if self.mix_last is not None and (self.mix_last < 1 or self.mix == "top"):
+            raise UsageError(
+                f"recipe.mix_last is {self.mix_last}: a number of layers to mix, from 1, and not with "
+                "recipe.mix=top, which takes one"
+            )
 
     def at(self, folder: Path) -> Features:
         """The recipe of a saved model: its vectors lie beside it."""
@@ -100,5 +111,6 @@ class Features:
             groups.append(Group("mix", (*mixes, encoder.dropout), self.lr))
         if encoder.bilstm is not None:
             groups.append(Group("bilstm", (encoder.bilstm,), self.lr, self.weight_decay))
-        groups.append(Group("head", (head,), self.lr, self.weight_decay))
+        above = (head,) if mixes else (head, encoder.dropout)
+        groups.append(Group("head", above, self.lr, self.weight_decay))
         return [Stage("features", tuple(groups), self.epochs, WarmupLinear(self.warmup), AdamW(), self.clip)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -41,7 +42,8 @@ class FrozenFeatures(Encoder):
         super().__init__()
         self.encoder = encoder.eval()
         self.lambda_, self.cache_megabytes = recipe.lambda_, recipe.cache_megabytes
-        self.mixed = [k for k, width in enumerate(encoder.layer_widths()) if width == encoder.width]
+        self.mixed = _mixed(encoder, recipe.mix_last)
+        wide = len(self.mixed) * encoder.width if recipe.mix == "concat" else encoder.width
         beside = 0 if recipe.vectors is None else Vectors.read(recipe.vectors, recipe.max_vectors).width
         self.beside = beside > 0
         at_input, at_output = recipe.placement != "output", recipe.placement != "input"
@@ -50,16 +52,18 @@ class FrozenFeatures(Encoder):
         self.mix = self._mix(recipe) if mixes and at_input else None
         self.output_mix = self._mix(recipe) if at_output else None
         self.dropout = nn.Dropout(recipe.dropout)
-        self.width = beside + (encoder.width if at_input else 0)
+        self.width = beside + (wide if at_input else 0)
         self.bilstm = (
             nn.LSTM(self.width, recipe.bilstm, batch_first=True, bidirectional=True)
             if recipe.bilstm
             else None
         )
-        self.width = (2 * recipe.bilstm or self.width) + (encoder.width if at_output else 0)
+        self.width = (2 * recipe.bilstm or self.width) + (wide if at_output else 0)
         self.summary_width = encoder.summary_width + (2 * self.width if mixes else 0)
 
-    def _mix(self, recipe: Features) -> ScalarMix:
+    def _mix(self, recipe: Features) -> ScalarMix | SideBySide:
+        if recipe.mix == "concat":
+            return SideBySide()
         start = recipe.mix_weights or None
         if start is not None and len(start) != len(self.mixed):
             raise UsageError(
@@ -118,7 +122,7 @@ class FrozenFeatures(Encoder):
     def mixes(self) -> dict[str, ScalarMix]:
         """The mixes in use, by their places."""
         found = {"input": self.mix, "output": self.output_mix}
-        return {place: mix for place, mix in found.items() if mix is not None}
+        return {place: mix for place, mix in found.items() if isinstance(mix, ScalarMix)}
 
     def learned(self) -> list[Mix]:
         """Which layers the mixes listen to, as plain numbers."""
@@ -139,6 +143,21 @@ class FrozenFeatures(Encoder):
 
     def purpose(self, purpose: Purpose) -> None:
         self.encoder.purpose(purpose)
+
+
+class SideBySide(nn.Module):
+    """Layers one beside the other, the top one first: the concatenation of Devlin et al. (2019), table 7."""
+
+    def forward(self, layers: Sequence[Tensor], mask: Tensor) -> Tensor:  # L × (N, T, D) -> (N, T, L·D)
+        return torch.cat(tuple(reversed(layers)), -1)
+
+
+def _mixed(encoder: Encoder, last: int | None) -> list[int]:
+    """Which layers are mixed: those as wide as the top one, or the `last` of them."""
+    found = [k for k, width in enumerate(encoder.layer_widths()) if width == encoder.width]
+    if last is not None and last > len(found):
+        raise UsageError(f"recipe.mix_last is {last}; this encoder has {len(found)} layers to mix")
+    return found if last is None else found[-last:]
 
 
 def _recur(lstm: nn.LSTM, x: Tensor, mask: Tensor) -> Tensor:

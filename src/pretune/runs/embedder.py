@@ -322,7 +322,7 @@ class Embedder:
         if layers == "concat4":
             return torch.cat(own[: -CONCATENATED - 1 : -1], -1).numpy()  # (T, 4D)
         if layers == "mix":
-            return self._mixed(alike).numpy()
+            return self._mixed(alike[-self.mix.layers :]).numpy()
         return own[-1].clone().numpy()
 
     def _mixed(self, own: Sequence[Tensor]) -> Tensor:
