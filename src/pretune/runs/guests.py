@@ -84,8 +84,9 @@ def _why(name: str, error: Exception) -> str:
     )
     if HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE") == "1":
         return f"{begin} HF_HUB_OFFLINE forbids to fetch it: set HF_HUB_OFFLINE=0, or {instead}"
-    said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    return f"{begin} it could not be fetched ({said}): check name and network, or {instead}"
+    said, *_ = str(error).strip().splitlines() or [""]
+    why = f"{type(error).__name__}: {said[:200]}"
+    return f"{begin} it could not be fetched ({why}): check name and network, or {instead}"
 
 
 def called(folder: Path) -> str:
