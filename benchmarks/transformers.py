@@ -48,7 +48,7 @@ Step = Callable[[], Any]
 Pair = tuple[Step, Step]  # ours, transformers'
 
 # WordPiece tokens, marks included, of 32 sentences that follow one another in "The Adventures of Sherlock
-# Holmes". Padding makes 2.4 times as many of the first 16, 2.8 of all; the medians of 40 novels are 2.3 and 2.7.
+# Holmes". Padding makes 2.4 times as many of the first 16, 2.8 of all; of 40 novels the medians are 2.3, 2.7.
 LENGTHS = (
     *(6, 24, 29, 9, 22, 22, 12, 49, 6, 12, 7, 24, 30, 41, 12, 22),
     *(26, 32, 39, 34, 20, 61, 32, 12, 36, 16, 8, 15, 7, 15, 17, 12),

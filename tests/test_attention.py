@@ -8,15 +8,18 @@ from math import sqrt
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from pretune.errors import UsageError
 from pretune.layers.attention import (
     Attention,
+    Block,
     Transformer,
     TransformerConfig,
     attend_in_groups,
     attend_padded,
 )
+from pretune.layers.compiled import SWITCH
 from pretune.tensors.unpadded import Unpadded
 
 SMALL = TransformerConfig(12, 3, 2, 20, "gelu_tanh", 1e-5, True, 0.0, 0.0)
@@ -88,6 +91,53 @@ def test_packed_attention_is_the_formula_on_padded_rows_and_so_is_its_gradient(
     assert torch.allclose(found, expected * mask[..., None], atol=1e-6)
     slopes = [torch.autograd.grad((said * weigh).sum(), padded)[0] for said in (found, expected)]
     assert torch.allclose(*slopes, atol=1e-6) and slopes[0].abs().max() > 0.1
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("compiled", ["", "0"])
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("size", [32, 64])
+def test_without_a_gradient_attention_is_the_formula_too(
+    size: int, causal: bool, compiled: str, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SWITCH, compiled)
+    lengths = [3, 70, 1, 17, 40, 17, 16]
+    mask = mask_of(lengths)
+    rows = Unpadded.of(mask)
+    padded = torch.randn(len(lengths), 70, 3 * 3 * size) * 2
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        with torch.no_grad():
+            said = rows.unpack(attend_in_groups(rows.pack(padded), rows, 3, causal, 0.0))
+    finally:
+        torch.set_num_threads(before)
+    expected = eager(padded, mask, 3, causal) * mask[..., None]
+    assert torch.allclose(said, expected, atol=1e-5)
+
+
+def test_a_kernel_says_what_large_scores_and_no_numbers_make_of_attention() -> None:
+    rows, qkv = Unpadded.of(mask_of([20, 3])), torch.randn(23, 3 * 32)
+    qkv[:, :64] *= 100  # scores of thousands
+    qkv[21, 40] = torch.nan  # in a key of the second row
+    with torch.no_grad():
+        said = attend_in_groups(qkv, rows, 1, True, 0.0)
+    expected = attend_in_groups(qkv.requires_grad_(), rows, 1, True, 0.0)
+    assert torch.allclose(said[:21], expected[:21], atol=1e-4)
+    assert said[21:].isnan().all() and expected[21:].isnan().all()
+
+
+def test_gelu_by_tanh_is_torchs_with_and_without_a_gradient() -> None:
+    block = Block(replace(SMALL, width=24, inner=45))
+    with torch.no_grad():
+        block.up.weight.mul_(30)
+        block.up.bias.mul_(10)
+    n = torch.randn(70, 24)
+    expected = F.gelu(block.up(n), approximate="tanh")
+    assert expected.min() < -0.1 and expected.max() > 10
+    assert torch.equal(block._activated(n), expected)
+    with torch.no_grad():
+        assert torch.allclose(block._activated(n), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("causal", [True, False])

@@ -13,6 +13,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from pretune.errors import UsageError, choose
+from pretune.layers import fused_attention
+from pretune.layers.compiled import kernels_for
 from pretune.tensors.unpadded import Unpadded
 
 Activation = Literal["gelu", "gelu_tanh"]  # by the error function, or its approximation by tanh
@@ -93,7 +95,11 @@ def _in_heads(x: Tensor, heads: int) -> Tensor:
 
 
 def attend_in_groups(qkv: Tensor, rows: Unpadded, heads: int, causal: bool, p: float) -> Tensor:
-    """Rows of equal length together: (M, 3D) -> (M, D)."""
+    """Rows of equal length together: (M, 3D) -> (M, D). Without dropout and gradient a kernel does it."""
+    if p == 0 and not torch.is_grad_enabled() and (kernels := kernels_for(qkv)) is not None:
+        found = fused_attention.attend(kernels, qkv, rows.groups, heads, causal)
+        if found is not None:
+            return found
     sizes = [n * length for n, length in rows.groups]
     said = []
     for (n, length), part in zip(rows.groups, torch.split(qkv, sizes), strict=True):
@@ -143,9 +149,17 @@ class Block(nn.Module):
     def onwards(self, x: Tensor, attended: Tensor) -> Tensor:
         """All of a block but attention, each token for itself: (..., D), (..., D) -> (..., D)."""
         n = self.attention_norm(_added(x, F.dropout(attended, self.p, self.training)))
-        y = self.down(F.gelu(self.up(n), approximate=self.approximate))
+        y = self.down(self._activated(n))
         h: Tensor = self.output_norm(_added(n, F.dropout(y, self.p, self.training)))
         return h
+
+    def _activated(self, n: Tensor) -> Tensor:
+        """act(up(n)); torch is slow at the approximation by tanh, which a kernel does without a gradient."""
+        if self.approximate == "tanh" and not torch.is_grad_enabled():
+            kernels = kernels_for(n, self.up.weight, self.up.bias)
+            if kernels is not None and n.dim() == 2:
+                return fused_attention.gelu_(kernels, F.linear(n, self.up.weight), self.up.bias)
+        return F.gelu(self.up(n), approximate=self.approximate)
 
 
 def _added(x: Tensor, fresh: Tensor) -> Tensor:

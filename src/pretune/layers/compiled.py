@@ -21,7 +21,7 @@ from torch.nn import Parameter
 from pretune.errors import UserError, choose
 
 FOLDER = Path(__file__).parent / "kernels"
-NAMES = ("recurrence.c", "product.h", "characters.h", "vectors.h")  # the first is compiled
+NAMES = ("recurrence.c", "product.h", "characters.h", "attention.h", "vectors.h")  # the first is compiled
 SOURCES = [FOLDER / name for name in NAMES]
 FLAGS = ["-std=gnu11", "-O3", "-ffp-contract=fast", "-fPIC", "-shared"]  # NaN rules out -ffast-math
 # The first that the compiler knows are taken. With tree-pre GCC 12 keeps the sums of a tile in memory.
@@ -117,6 +117,22 @@ class Maxima(Structure):
     )
 
 
+class Attention(Structure):
+    """Some heads of attention inside rows, as attention.h declares it."""
+
+    _fields_ = (
+        ("qkv", c_void_p),
+        ("groups", c_void_p),
+        ("count", c_int64),
+        ("heads", c_int64),
+        ("size", c_int64),
+        ("first", c_int64),
+        ("last", c_int64),
+        ("causal", c_int64),
+        ("y", c_void_p),
+    )
+
+
 def library() -> CDLL | None:
     """The kernels, or None where the plain path is to be taken.
 
@@ -167,6 +183,9 @@ def _declare(kernels: CDLL) -> CDLL:
     kernels.linear.argtypes = [matrix, c_void_p, c_int64, c_void_p, c_void_p]
     kernels.linear.restype = c_int
     kernels.maxima.argtypes, kernels.maxima.restype = [POINTER(Maxima)], None
+    kernels.attend.argtypes, kernels.attend.restype = [POINTER(Attention)], c_int
+    kernels.gelu.argtypes, kernels.gelu.restype = [c_void_p, c_void_p, c_int64, c_int64], None
+    kernels.lanes.argtypes, kernels.lanes.restype = [], c_int64
     return kernels
 
 

@@ -4,6 +4,7 @@
 
 #include "product.h"
 #include "characters.h"
+#include "attention.h"
 
 // The recurrence -------------------------------------------------------------------------------------------------
 

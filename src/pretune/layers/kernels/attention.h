@@ -1,0 +1,155 @@
+// What a Transformer does beside its large products: attention inside rows of any lengths, and GELU.
+
+// Floats of a vector.
+int64_t lanes(void) { return LANES; }
+
+typedef struct {
+    const float *qkv;      // (M, 3D): of each token q, k and v, in each of them one head after the other
+    const int64_t *groups; // (count, 2): how many rows stand next, and how many tokens each has
+    int64_t count;
+    int64_t heads, size;  // D = heads * size, size in whole vectors
+    int64_t first, last;  // heads of this call
+    int64_t causal;       // no token sees a later one
+    float *y;             // (M, D)
+} Attention;
+
+#if defined(__AVX__) && !defined(WIDE)
+enum { QUERIES = 4, ACROSS = 2 };
+#else
+enum { QUERIES = 4, ACROSS = 4 };
+#endif
+
+// out[r][c] = sum over k of a[r][k] b[k][c], for some rows and vectors of columns.
+INLINE void corner(const float *a, long a_row, const float *b, long b_row, long depth, float *out, long out_row,
+                   const int rows, const int wide)
+{
+    vec sum[QUERIES][ACROSS];
+    UNROLLED for (int r = 0; r < rows; r++)
+        UNROLLED for (int c = 0; c < wide; c++)
+            sum[r][c] = splat(0);
+    for (long k = 0; k < depth; k++) {
+        vec beside[ACROSS];
+        UNROLLED for (int c = 0; c < wide; c++)
+            beside[c] = load(b + k * b_row + c * LANES);
+        UNROLLED for (int r = 0; r < rows; r++)
+            UNROLLED for (int c = 0; c < wide; c++)
+                sum[r][c] += splat(a[r * a_row + k]) * beside[c];
+    }
+    UNROLLED for (int r = 0; r < rows; r++)
+        UNROLLED for (int c = 0; c < wide; c++)
+            store(out + r * out_row + c * LANES, sum[r][c]);
+}
+
+INLINE void strip(const float *a, long a_row, const float *b, long b_row, long depth, float *out, long out_row,
+                  const int rows, long columns)
+{
+    for (long at = 0; at < columns; at += ACROSS * LANES) {
+        long wide = (columns - at) / LANES;
+        if (wide >= ACROSS)
+            corner(a, a_row, b + at, b_row, depth, out + at, out_row, rows, ACROSS);
+        else if (ACROSS > 3 && wide == 3)
+            corner(a, a_row, b + at, b_row, depth, out + at, out_row, rows, ACROSS > 3 ? 3 : 1);
+        else if (ACROSS > 2 && wide == 2)
+            corner(a, a_row, b + at, b_row, depth, out + at, out_row, rows, ACROSS > 2 ? 2 : 1);
+        else
+            corner(a, a_row, b + at, b_row, depth, out + at, out_row, rows, 1);
+    }
+}
+
+// At most QUERIES rows; columns in whole vectors.
+static void product(const float *a, long a_row, const float *b, long b_row, long depth, float *out, long out_row,
+                    long rows, long columns)
+{
+    if (rows == QUERIES)
+        strip(a, a_row, b, b_row, depth, out, out_row, QUERIES, columns);
+    else
+        for (long r = 0; r < rows; r++)
+            strip(a + r * a_row, a_row, b, b_row, depth, out + r * out_row, out_row, 1, columns);
+}
+
+// Scores of the first `own` tokens become e^(score - the largest), those behind them 0; the sum of all.
+static float exponentials(float *scores, long own, long columns, float scale)
+{
+    float most = scores[0];
+    long at = 0;
+    if (own >= LANES) {
+        vec large = load(scores);
+        for (at = LANES; at + LANES <= own; at += LANES)
+            large = greatest(large, load(scores + at));
+        for (int l = 0; l < LANES; l++)
+            most = large[l] > most ? large[l] : most;
+    }
+    for (; at < own; at++)
+        most = scores[at] > most ? scores[at] : most;
+    for (at = 0; at < columns; at += LANES)
+        store(scores + at, decay((splat(most) - load(scores + at)) * splat(scale)));
+    for (at = own; at < columns; at++)
+        scores[at] = 0;
+    vec sums = splat(0);
+    for (at = 0; at < columns; at += LANES)
+        sums += load(scores + at);
+    float sum = 0;
+    for (int l = 0; l < LANES; l++)
+        sum += sums[l];
+    return sum;
+}
+
+// One head of one row of `tokens`; `turned` takes its keys as (size, stride), `scores` is (QUERIES, stride).
+static void attend_row(const Attention *a, const float *q, float *y, long tokens, float *turned, float *scores,
+                       long stride)
+{
+    long D = a->heads * a->size, row = 3 * D;
+    const float *k = q + D, *v = k + D;
+    float scale = 1 / sqrtf(a->size);
+    for (long t = 0; t < tokens; t++)
+        for (long x = 0; x < a->size; x++)
+            turned[x * stride + t] = k[t * row + x];
+    for (long i = 0; i < tokens; i += QUERIES) {
+        long rows = least_long(QUERIES, tokens - i), seen = a->causal ? i + rows : tokens;
+        long columns = (seen + LANES - 1) / LANES * LANES;
+        float sums[QUERIES];
+        product(q + i * row, row, turned, stride, a->size, scores, stride, rows, columns);
+        for (long r = 0; r < rows; r++)
+            sums[r] = exponentials(scores + r * stride, a->causal ? i + r + 1 : tokens, columns, scale);
+        product(scores, stride, v, row, seen, y + i * D, D, rows, a->size);
+        for (long r = 0; r < rows; r++)
+            for (long x = 0; x < a->size; x += LANES)
+                store(y + (i + r) * D + x, load(y + (i + r) * D + x) / splat(sums[r]));
+    }
+}
+
+// softmax(q k' / sqrt(size)) v. 1 where there is no memory.
+int attend(const Attention *a)
+{
+    long longest = 0, D = a->heads * a->size;
+    for (long g = 0; g < a->count; g++)
+        longest = a->groups[2 * g + 1] > longest ? a->groups[2 * g + 1] : longest;
+    long stride = (longest + LANES - 1) / LANES * LANES + LANES; // one more, or its lines would share places in the cache
+    float *turned = reserve(sizeof(float) * (a->size + QUERIES) * stride);
+    if (!turned)
+        return 1;
+    memset(turned, 0, sizeof(float) * (a->size + QUERIES) * stride);
+    float *scores = turned + a->size * stride;
+    const float *qkv = a->qkv;
+    float *y = a->y;
+    for (long g = 0; g < a->count; g++) {
+        long rows = a->groups[2 * g], tokens = a->groups[2 * g + 1];
+        for (long n = 0; n < rows; n++, qkv += tokens * 3 * D, y += tokens * D)
+            for (long h = a->first; h < a->last; h++)
+                attend_row(a, qkv + h * a->size, y + h * a->size, tokens, turned, scores, stride);
+    }
+    free(turned);
+    return 0;
+}
+
+// x = GELU(x + bias), approximated by tanh; x (rows, columns).
+void gelu(float *x, const float *bias, int64_t rows, int64_t columns)
+{
+    for (long r = 0; r < rows; r++)
+        for (long c = 0; c < columns; c += LANES) {
+            float *at = x + r * columns + c;
+            vec v = load_some(at, columns - c) + load_some(bias + c, columns - c);
+            vec u = v * (splat(1.5957691216f) + splat(0.0713548162726f) * v * v); // twice the tanh's argument
+            store_some(at, v * sigmoid(u), columns - c);
+        }
+}
