@@ -417,7 +417,7 @@ def test_a_guest_is_compared_and_no_language_model_is_asked_of_it(tmp_path: Path
         seeds=1,
         jobs=1,
         from_=[tmp_path / "distilbert"],
-        settings={"hub": {"recipe": {"epochs": 1}}},
+        settings={"hub": {"recipe": {"epochs": 1, "least_steps": 0}}},
         out=tmp_path / "out",
     )
     starts = {(one.method, one.start) for one in found.contenders}

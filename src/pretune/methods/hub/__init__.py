@@ -65,7 +65,9 @@ HUB = Method(
     pretraining=HubPretraining(),
     adaptation=HubPretraining(),
     adopt=adopt,
-    recipe=Full(lr=3e-5, epochs=4, batch_size=16),  # appendix A.3 of Devlin et al. (2019)
+    # Rate, epochs and batch of appendix A.3 of Devlin et al. (2019); more steps where labels are few, as
+    # Mosbach et al. (2021) and Zhang et al. (2021) found to be needed.
+    recipe=Full(lr=3e-5, epochs=4, least_steps=300, batch_size=16),
     task_options={"head_kind": "linear"},
 )
 
