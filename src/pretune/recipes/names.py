@@ -8,6 +8,12 @@ from pretune.encoder import Encoder
 
 
 def all_groups(encoder: Encoder) -> list[tuple[str, nn.Module]]:
-    """(name, module) from bottom to top; the name is the module's place in the encoder."""
+    """(name, module) from bottom to top; the name is the module's place in the encoder, or its parts'."""
     places = {id(module): name for name, module in encoder.named_modules()}
-    return [(places.get(id(module)) or f"layer {k}", module) for k, module in enumerate(encoder.groups())]
+
+    def name(k: int, group: nn.Module) -> str:
+        own = places.get(id(group))
+        inner = ", ".join(places[id(part)] for part in group.children() if id(part) in places)
+        return own or inner or f"layer {k}"
+
+    return [(name(k, group), group) for k, group in enumerate(encoder.groups())]
