@@ -62,8 +62,8 @@ def compare(
         str | None,
         typer.Option(
             "--methods",
-            help="Of tfidf, wordvectors, ulmfit, elmo; commas between. If not given the first three and "
-            "those of --from.",
+            help="Of tfidf, wordvectors, ulmfit, elmo, gpt, bert; commas between. If not given the first "
+            "three and those of --from.",
         ),
     ] = None,
     recipes: Annotated[
@@ -109,8 +109,8 @@ def compare(
         str | None,
         typer.Option(
             "--encoder-size",
-            help="Of encoders that have no --from. All: tiny, small; ulmfit and wordvectors: base; elmo and "
-            "ulmfit: medium; elmo: original.  [default: small]",
+            help="Of encoders that have no --from. All: tiny, small; all but elmo: base; all but "
+            "wordvectors: medium; bert: large; elmo: original.  [default: small]",
         ),
     ] = None,
     valid_share: Annotated[

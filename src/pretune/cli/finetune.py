@@ -80,7 +80,7 @@ def finetune(
         ),
     ] = None,
     method: Annotated[
-        str | None, typer.Option("--method", help="From scratch: ulmfit, elmo or wordvectors.")
+        str | None, typer.Option("--method", help="From scratch: bert, elmo, gpt, ulmfit or wordvectors.")
     ] = None,
     size: Size = "small",
     recipe: Annotated[

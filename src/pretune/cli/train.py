@@ -48,8 +48,9 @@ Size = Annotated[
     str,
     typer.Option(
         "--size",
-        help="Of a new encoder. elmo: tiny, small, medium, original; ulmfit: tiny, small, medium, base, "
-        "multifit; wordvectors: tiny, small, base.",
+        help="Of a new encoder. bert: tiny, small, medium, base, large; elmo: tiny, small, medium, original; "
+        "gpt: tiny, small, medium, base; ulmfit: tiny, small, medium, base, multifit; wordvectors: tiny, "
+        "small, base.",
     ),
 ]
 Language = Annotated[
@@ -60,7 +61,7 @@ Language = Annotated[
 
 def pretrain(
     context: typer.Context,
-    method: Annotated[str, typer.Argument(metavar="METHOD", help="elmo, ulmfit or wordvectors.")],
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="bert, elmo, gpt, ulmfit or wordvectors.")],
     corpus: Paths,
     out: OutOrPlot = None,
     size: Size = "small",
@@ -89,13 +90,15 @@ def pretrain(
     """Learn from raw text alone; what `adapt` and `finetune` start from.
 
     ulmfit learns to say the next word, with the AWD-LSTM and the regularisation of Merity et al. (2017); elmo
-    the next word from the left and from the right, of words spelled out (Peters et al. 2018);
-    wordvectors learns word2vec. The vocabulary is learned first, in one pass; then texts are turned into
-    ids once, in a file that is mapped into memory, so a corpus may be larger than memory.
+    the next word from the left and from the right, of words spelled out (Peters et al. 2018); gpt the next
+    piece, in stretches of 512 (Radford et al. 2018); bert pieces masked out of pairs, and whether the second
+    follows the first (Devlin et al. 2019); wordvectors learns word2vec. The vocabulary is learned first, in
+    one pass; then texts are turned into ids once, in a file that is mapped into memory, so a corpus may be
+    larger than memory.
 
     Example: pretune pretrain ulmfit books/ --size small --out models/en
 
-    ELMo: pretune pretrain elmo books/ --size tiny --out models/elmo
+    Others: pretune pretrain bert books/ --size tiny --out models/bert
 
     A rate first: pretune pretrain ulmfit books/ --lr-find rates.svg
 
@@ -187,7 +190,8 @@ def adapt(
 
     For ulmfit the vocabulary is learned anew from this corpus; words that the old one knew keep their
     vectors, new ones begin with the mean (Howard & Ruder 2018, section 3.2). elmo reads any word and goes on
-    predicting the old ones; one without a softmax, imported so or finetuned, learns one here.
+    predicting the old ones; one without a softmax, imported so or finetuned, learns one here. gpt and bert
+    keep their pieces.
 
     Example: pretune adapt models/en reviews.csv --text review --out models/reviews
     """
