@@ -206,6 +206,14 @@ def test_every_choice_adds_to_the_auxiliary_loss():
     torch.testing.assert_close(auxiliary, 0.5 * torch.stack(each).sum(), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("method", ["ulmfit", "gpt", "bert"])
+def test_an_auxiliary_objective_is_learned_beside_the_choice(method):
+    samples = questions(6)
+    task, recipe = MultipleChoice.of(samples), tiny.recipe("full", auxiliary=0.5, batch_size=3)
+    model, fitted = finetune(tiny.start(method), task, recipe, samples[:4], samples[4:], Fitting(quiet=True))
+    assert set(fitted.best) == {"accuracy"} and len(model.answers(samples)) == 6
+
+
 class Short:
     """A codec of characters that keeps the first ten of each text."""
 
