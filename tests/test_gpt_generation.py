@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from math import exp, isnan
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from typer.testing import CliRunner
 
 from gpt_models import CONTEXT, SAYINGS, codec, documents, language_model
+from pretune.cli import app
 from pretune.errors import UsageError, UserError
+from pretune.methods import METHODS
 from pretune.methods.gpt.encoder import GPT
 from pretune.methods.gpt.language import MARKS
 from pretune.methods.gpt.tokens import GPTCodec
 from pretune.runs.generation import Generating, generate, stream
 from pretune.runs.gpt_scorer import GPTScorer
+from pretune.runs.language_model import LanguageModel
+from pretune.runs.starts import Start, save_start
 from pretune.runs.writers import GPTWriter
 from pretune.training.model import Model
 
@@ -82,7 +88,7 @@ def test_a_step_a_token_writes_what_rereading_all_that_is_visible_would(
         wanted.append(int(said.argmax()))
         nats.append(float(said.max()))
     counted = Counted(writer)
-    (found,) = generate(counted, prompt, Generating(3 * CONTEXT, temperature=0))  # type: ignore[arg-type]
+    (found,) = generate(counted, prompt, Generating(3 * CONTEXT, temperature=0))
     assert found.tokens == writer.words(wanted[len(ids) :])
     assert found.log_probabilities == pytest.approx(nats, abs=1e-4)
     assert counted.reads == [(1, len(ids))] + [(1, 1)] * (3 * CONTEXT - 1)
@@ -173,3 +179,24 @@ def test_a_piece_could_stand_where_the_left_says_so(model: Model, text: GPTCodec
     with pytest.raises(UserError, match="carries nothing from text to text"):
         scorer.carried(["a"], 1)
     assert exp(-score.mean) > 1
+
+
+def test_a_folder_writes_scores_and_is_evaluated(model: Model, text: GPTCodec, tmp_path: Path) -> None:
+    encoder = cast(GPT, model.encoder)
+    save_start(Start("gpt", METHODS["gpt"], text, encoder, encoder.config), tmp_path / "gpt", {})
+    lm = LanguageModel.load(tmp_path / "gpt", "cpu")
+    (wanted,) = generate(GPTWriter(model, text), PROMPT, Generating(2 * CONTEXT, seed=4))
+    assert lm.generate(PROMPT, 2 * CONTEXT, seed=4)[0].tokens == wanted.tokens
+    run = CliRunner()
+    said = run.invoke(app, ["generate", str(tmp_path / "gpt"), PROMPT, "--max-tokens", "32", "--seed", "4"])
+    assert said.exit_code == 0 and said.stdout == wanted.whole + "\n"
+    said = run.invoke(app, ["generate", str(tmp_path / "gpt")])
+    assert said.exit_code == 2 and "give a prompt" in said.stderr
+    lines = tmp_path / "lines.txt"
+    lines.write_text("\n".join(SAYINGS) + "\n")
+    found = lm.perplexity(SAYINGS)
+    assert found.targets == sum(len(ids) - 1 for ids in text.ids(SAYINGS)) and found.backward is None
+    said = run.invoke(app, ["evaluate", str(tmp_path / "gpt"), str(lines)])
+    assert said.exit_code == 0 and f"{found.value:.4g}" in said.stdout
+    said = run.invoke(app, ["evaluate", str(tmp_path / "gpt"), str(lines), "--state", "carry"])
+    assert said.exit_code == 2 and "carries nothing" in said.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -9,11 +10,15 @@ import pytest
 import torch
 
 import tiny
+from pretune.data.rows import NOTHING, Row
 from pretune.data.samples import sample
-from pretune.errors import UsageError
+from pretune.errors import UsageError, UserError
+from pretune.methods import METHODS
 from pretune.methods.bert.encoder import BERT, BERTConfig
 from pretune.methods.bert.tokens import BERTCodec, BERTCodecConfig
+from pretune.runs.language_model import LanguageModel
 from pretune.runs.masked_scorer import MaskedScorer
+from pretune.runs.starts import Start, for_task, save_start
 from pretune.runs.text_scores import Perplexity
 from pretune.runs.trained import answer
 from pretune.tasks.masked_words import MaskedWords
@@ -37,10 +42,8 @@ def scorer(context: int = 64) -> MaskedScorer:
 
 def by_hand(of: MaskedScorer, ids: list[int], place: int) -> torch.Tensor:
     """Log-probabilities (V,) of what could stand behind a mask there."""
-    from pretune.data.rows import NOTHING, Row
-
     encoder = of.model.encoder
-    assert isinstance(encoder, BERT)
+    assert isinstance(encoder, BERT) and encoder.mlm_bias is not None
     read = [of.codec.cls_id, *ids, of.codec.sep_id]
     read[place + 1] = of.codec.mask_id
     row = Row(read, [0] * len(read), [0] * len(read), [NOTHING] * len(read))
@@ -105,3 +108,21 @@ def test_substitutes_are_what_could_stand_behind_a_mask() -> None:
         lm.substitutes("it was a good film", len(ids), 3)
     with pytest.raises(UsageError, match="carries nothing"):
         lm.carried(["a"], 2)
+
+
+def test_a_folder_is_loaded_as_the_kind_of_model_that_it_is(tmp_path: Path) -> None:
+    lm = scorer()
+    encoder = lm.model.encoder
+    assert isinstance(encoder, BERT)
+    start = Start("bert", METHODS["bert"], lm.codec, encoder, encoder.config)
+    save_start(start, tmp_path / "bert", {})
+    loaded = LanguageModel.load(tmp_path / "bert", "cpu")
+    assert loaded.perplexity(TEXTS).value == pytest.approx(Perplexity.of(lm.score(TEXTS, 8)).value, rel=1e-5)
+    assert loaded.substitutes(TEXTS[0], 1, 3)[0] == lm.substitutes(TEXTS[0], 1, 3)[0]
+    with pytest.raises(UserError, match="bert reads sentences both ways and writes no text"):
+        loaded.generate("it was")
+    with pytest.raises(UserError, match="give a gpt or a ulmfit"):
+        loaded.left_to_right()
+    save_start(for_task(start), tmp_path / "bare", {})
+    with pytest.raises(UserError, match="no heads of pretraining"):
+        LanguageModel.load(tmp_path / "bare", "cpu")

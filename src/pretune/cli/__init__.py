@@ -29,8 +29,8 @@ app = typer.Typer(
 )
 COMMANDS: tuple[Callable[..., Any], ...] = (compare, pretrain, adapt, finetune, evaluate, predict, embed)
 COMMANDS += (generate, zero_shot, explain, import_, export)
-for command in COMMANDS:
-    name = command.__name__.rstrip("_").replace("_", "-")
+NAMES: tuple[str, ...] = tuple(command.__name__.rstrip("_").replace("_", "-") for command in COMMANDS)
+for name, command in zip(NAMES, COMMANDS, strict=True):
     app.command(name, cls=Command, no_args_is_help=True)(command)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -183,7 +183,7 @@ def _row(ids: Sequence[int]) -> Row:
 
 
 @contextmanager
-def reading(model: Model) -> Iterator[Any]:
+def reading(model: Model) -> Iterator[None]:
     """No dropout, no gradient; afterwards the encoder is ready for tasks again."""
     gpt = isinstance(model.encoder, GPT)  # which else looks for a mark of tasks; long texts suit an AWD-LSTM
     model.eval()
