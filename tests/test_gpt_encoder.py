@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from pretune.errors import UsageError, UserError
 from pretune.layers.softmax import softmax_loss
+from pretune.methods import METHODS
 from pretune.methods.gpt.encoder import GPT, GPTConfig
 from pretune.tensors.batch import Batch
 
@@ -234,3 +235,14 @@ def test_reading_from_vectors_is_reading_and_has_a_gradient() -> None:
 def test_what_makes_no_gpt_is_refused(change: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         GPTConfig(**change)
+
+
+@pytest.mark.parametrize("method", ["gpt", "bert"])
+def test_rows_longer_than_the_positions_are_refused_before_any_is_read(method: str) -> None:
+    corpus = ["the good film and the bad plot"] * 3
+    record = METHODS[method]
+    codec = record.learn_codec(lambda: corpus, record.codec_config(context=32))
+    small = {"width": 8, "layers": 1, "heads": 2}
+    assert record.build(record.encoder_config(**small, context=32), codec)
+    with pytest.raises(UsageError, match=r"codec.context is 32, and the encoder has 16 positions"):
+        record.build(record.encoder_config(**small, context=16), codec)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from pretune.data.rows import Codec
 from pretune.encoder import Encoder
+from pretune.errors import UsageError
 from pretune.methods.base import Method
 from pretune.methods.bert.adopting import adopt
 from pretune.methods.bert.encoder import BERT, BERTConfig
@@ -16,7 +17,13 @@ from pretune.recipes.published_full import BERT_FEW_LABELS
 
 
 def build(config: BERTConfig, codec: Codec) -> Encoder:
-    assert isinstance(codec, BERTCodec)
+    if not isinstance(codec, BERTCodec):
+        raise UsageError("BERT reads what its own codec makes of text")
+    if codec.config.context > config.context:
+        raise UsageError(
+            f"codec.context is {codec.config.context}, and the encoder has {config.context} positions "
+            "(encoder.context): make both alike"
+        )
     return BERT(config, codec.size, codec.pad_id, codec.mask_id)
 
 

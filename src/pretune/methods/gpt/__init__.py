@@ -17,6 +17,11 @@ from pretune.recipes.published_full import GPT_FEW_LABELS
 def build(config: GPTConfig, codec: Codec) -> Encoder:
     if not isinstance(codec, GPTCodec):
         raise UsageError("GPT reads what its own codec makes of text")
+    if codec.config.context > config.context:
+        raise UsageError(
+            f"codec.context is {codec.config.context}, and the encoder has {config.context} positions "
+            "(encoder.context): make both alike"
+        )
     return GPT(config, codec.size, codec.classify_id)
 
 
