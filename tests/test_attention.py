@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from pretune.errors import UsageError
 from pretune.layers.attention import (
+    Activation,
     Attention,
     Block,
     Transformer,
@@ -19,7 +20,8 @@ from pretune.layers.attention import (
     attend_in_groups,
     attend_padded,
 )
-from pretune.layers.compiled import SWITCH
+from pretune.layers.compiled import SWITCH, library
+from pretune.layers.fused_attention import gelu_
 from pretune.tensors.unpadded import Unpadded
 
 SMALL = TransformerConfig(12, 3, 2, 20, "gelu_tanh", 1e-5, True, 0.0, 0.0)
@@ -127,17 +129,50 @@ def test_a_kernel_says_what_large_scores_and_no_numbers_make_of_attention() -> N
     assert said[21:].isnan().all() and expected[21:].isnan().all()
 
 
-def test_gelu_by_tanh_is_torchs_with_and_without_a_gradient() -> None:
-    block = Block(replace(SMALL, width=24, inner=45))
+def test_without_a_gradient_bfloat16_is_read_as_such() -> None:
+    transformer, rows = made(replace(SMALL, width=64, heads=2)), Unpadded.of(mask_of(LENGTHS))
+    x = torch.randn(sum(LENGTHS), 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = transformer(x, rows)[-1]
+        with torch.no_grad():
+            said = transformer(x, rows)[-1]
+    assert torch.allclose(said, expected, atol=0.1)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh"])
+@pytest.mark.parametrize("compiled", ["", "0"])
+def test_a_block_says_the_same_with_and_without_a_gradient(
+    activation: Activation, compiled: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SWITCH, compiled)
+    block = Block(replace(SMALL, width=28, inner=45, activation=activation, norm_eps=1e-3))
     with torch.no_grad():
-        block.up.weight.mul_(30)
-        block.up.bias.mul_(10)
-    n = torch.randn(70, 24)
-    expected = F.gelu(block.up(n), approximate="tanh")
-    assert expected.min() < -0.1 and expected.max() > 10
-    assert torch.equal(block._activated(n), expected)
+        for p in block.parameters():
+            p.add_(torch.randn_like(p))
+    x, said = torch.randn(7, 10, 28), torch.randn(7, 10, 28)
+    kept = x.clone(), said.clone()
+    expected = block.onwards(x, said)
     with torch.no_grad():
-        assert torch.allclose(block._activated(n), expected, atol=1e-5)
+        found = block.onwards(x, said)
+    assert torch.allclose(found, expected, atol=2e-5) and found.std() > 0.5
+    assert torch.equal(x, kept[0]) and torch.equal(said, kept[1])
+
+
+def test_the_kernels_gelu_is_torchs_from_end_to_end() -> None:
+    kernels = library()
+    if kernels is None:
+        pytest.skip("needs a C compiler (or PRETUNE_COMPILED=0 is set)")
+    x = torch.cat((torch.linspace(-12, 12, 4001), torch.tensor([0.0, -0.0, 1e-30, 1e4, -1e4, torch.nan])))
+    for way in ("none", "tanh"):
+        found = gelu_(kernels, x[:, None].repeat(1, 19), torch.full((19,), 0.5), way == "tanh")
+        expected = F.gelu(x + 0.5, approximate=way)[:, None].expand(-1, 19)
+        assert torch.allclose(found, expected, atol=1e-6, rtol=1e-6, equal_nan=True)
+
+
+def test_dropout_acts_in_training_also_without_a_gradient() -> None:
+    block, x = Block(replace(SMALL, residual_dropout=0.5)), torch.randn(9, 12)
+    with torch.no_grad():
+        assert not torch.equal(block.onwards(x, x), block.onwards(x, x))
 
 
 @pytest.mark.parametrize("causal", [True, False])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from ctypes import CDLL
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -13,8 +14,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from pretune.errors import UsageError, choose
-from pretune.layers import fused_attention
 from pretune.layers.compiled import kernels_for
+from pretune.layers.fused_attention import attend as attend_by_kernel
+from pretune.layers.fused_attention import gelu_, norm_
 from pretune.tensors.unpadded import Unpadded
 
 Activation = Literal["gelu", "gelu_tanh"]  # by the error function, or its approximation by tanh
@@ -58,7 +60,10 @@ def check_dropouts(config: object, *names: str) -> None:
 
 
 class Attention(nn.Module):
-    """softmax(q kᵀ / √d) v in each head, section 3.2 of Vaswani et al. (2017), within each row."""
+    """softmax(q kᵀ / √d) v in each head, section 3.2 of Vaswani et al. (2017), within each row.
+
+    `output`, which mixes what the heads say, is for `Block` to apply.
+    """
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -69,12 +74,11 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, rows: Unpadded) -> Tensor:  # (M, D) -> (M, D)
         p = self.p if self.training else 0.0
         attend = attend_in_groups if x.device.type == "cpu" else attend_padded
-        y: Tensor = self.output(attend(self.qkv(x), rows, self.heads, self.causal, p))
-        return y
+        return attend(self.qkv(x), rows, self.heads, self.causal, p)
 
     def read_on(self, x: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
-        """t more tokens of each of N rows, (t, N, D), after keys and values (T, N, 2D): what attention
-        says of them, (t, N, D), and keys and values of all so far, (T + t, N, 2D)."""
+        """t more tokens of each of N rows, (t, N, D), after keys and values (T, N, 2D): what the heads
+        say of them, (t, N, D), and keys and values of all so far, (T + t, N, 2D)."""
         t, N, D = x.shape
         q, fresh = torch.split(self.qkv(x), [D, 2 * D], dim=-1)
         kept = fresh if before is None else torch.cat((before, fresh))
@@ -84,8 +88,7 @@ class Attention(nn.Module):
         if t > 1:
             mask = torch.ones(t, len(kept), dtype=torch.bool, device=x.device).tril(len(kept) - t)
         y = F.scaled_dot_product_attention(q, k, v, mask)  # (N, H, t, d)
-        y = self.output(y.permute(2, 0, 1, 3).reshape(t, N, D))
-        return y, kept
+        return y.permute(2, 0, 1, 3).reshape(t, N, D), kept
 
 
 def _in_heads(x: Tensor, heads: int) -> Tensor:
@@ -97,7 +100,7 @@ def _in_heads(x: Tensor, heads: int) -> Tensor:
 def attend_in_groups(qkv: Tensor, rows: Unpadded, heads: int, causal: bool, p: float) -> Tensor:
     """Rows of equal length together: (M, 3D) -> (M, D). Without dropout and gradient a kernel does it."""
     if p == 0 and not torch.is_grad_enabled() and (kernels := kernels_for(qkv)) is not None:
-        found = fused_attention.attend(kernels, qkv, rows.groups, heads, causal)
+        found = attend_by_kernel(kernels, qkv, rows.groups, heads, causal)
         if found is not None:
             return found
     sizes = [n * length for n, length in rows.groups]
@@ -146,20 +149,31 @@ class Block(nn.Module):
         y, kept = self.attention.read_on(x, before)
         return self.onwards(x, y), kept
 
-    def onwards(self, x: Tensor, attended: Tensor) -> Tensor:
-        """All of a block but attention, each token for itself: (..., D), (..., D) -> (..., D)."""
-        n = self.attention_norm(_added(x, F.dropout(attended, self.p, self.training)))
-        y = self.down(self._activated(n))
+    def onwards(self, x: Tensor, said: Tensor) -> Tensor:
+        """All that each token does for itself, from what the heads said: (..., D), (..., D) -> (..., D)."""
+        kernels = self._kernels(x, said)
+        if kernels is not None:
+            return self._by_kernels(kernels, x, said)
+        y = self.attention.output(said)
+        n = self.attention_norm(_added(x, F.dropout(y, self.p, self.training)))
+        y = self.down(F.gelu(self.up(n), approximate=self.approximate))
         h: Tensor = self.output_norm(_added(n, F.dropout(y, self.p, self.training)))
         return h
 
-    def _activated(self, n: Tensor) -> Tensor:
-        """act(up(n)); torch is slow at the approximation by tanh, which a kernel does without a gradient."""
-        if self.approximate == "tanh" and not torch.is_grad_enabled():
-            kernels = kernels_for(n, self.up.weight, self.up.bias)
-            if kernels is not None and n.dim() == 2:
-                return fused_attention.gelu_(kernels, F.linear(n, self.up.weight), self.up.bias)
-        return F.gelu(self.up(n), approximate=self.approximate)
+    def _kernels(self, *tensors: Tensor) -> CDLL | None:
+        """Where neither a gradient nor a dropout is asked for, on a processor, in float32."""
+        if torch.is_grad_enabled() or (self.training and self.p) or torch.is_autocast_enabled("cpu"):
+            return None
+        return kernels_for(*tensors, self.up.bias)
+
+    def _by_kernels(self, kernels: CDLL, x: Tensor, said: Tensor) -> Tensor:
+        """The same: biases, sums, norms and GELU in one passage each, in the memory of the products."""
+        first, second = self.attention_norm, self.output_norm
+        y = F.linear(said, self.attention.output.weight)
+        n = norm_(kernels, y, self.attention.output.bias, x, first.weight, first.bias, first.eps)
+        u = gelu_(kernels, F.linear(n, self.up.weight), self.up.bias, self.approximate == "tanh")
+        y = F.linear(u, self.down.weight)
+        return norm_(kernels, y, self.down.bias, n, second.weight, second.bias, second.eps)
 
 
 def _added(x: Tensor, fresh: Tensor) -> Tensor:

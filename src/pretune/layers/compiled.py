@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import warnings
-from ctypes import CDLL, POINTER, Structure, c_float, c_int, c_int64, c_void_p
+from ctypes import CDLL, POINTER, Structure, c_double, c_float, c_int, c_int64, c_void_p
 from pathlib import Path
 from threading import Lock
 
@@ -184,7 +184,9 @@ def _declare(kernels: CDLL) -> CDLL:
     kernels.linear.restype = c_int
     kernels.maxima.argtypes, kernels.maxima.restype = [POINTER(Maxima)], None
     kernels.attend.argtypes, kernels.attend.restype = [POINTER(Attention)], c_int
-    kernels.gelu.argtypes, kernels.gelu.restype = [c_void_p, c_void_p, c_int64, c_int64], None
+    kernels.gelu.argtypes, kernels.gelu.restype = [c_void_p, c_void_p, c_int64, c_int64, c_int64], None
+    kernels.norm.argtypes = [c_void_p] * 5 + [c_double, c_int64, c_int64]
+    kernels.norm.restype = None
     kernels.lanes.argtypes, kernels.lanes.restype = [], c_int64
     return kernels
 

@@ -1,8 +1,11 @@
-"""Attention and GELU by the compiled kernels, without a gradient; heads and tokens shared among threads."""
+"""What a Transformer does beside its products, by the compiled kernels, without a gradient.
+
+Heads and tokens are shared among threads.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ctypes import CDLL
 
 import torch
@@ -47,17 +50,46 @@ def attend(
     return y
 
 
-def gelu_(kernels: CDLL, x: Tensor, bias: Tensor) -> Tensor:
-    """GELU(x + bias), approximated by tanh, in the memory of x (M, I), which is contiguous."""
-    if bias.shape != x.shape[1:] or not x.is_contiguous():
-        raise ValueError("input and bias of the activation do not agree in size")
-    bias = bias.contiguous()
-    M, columns = x.shape
-    parts = max(1, min(torch.get_num_threads(), M // FEWEST))
+def gelu_(kernels: CDLL, x: Tensor, bias: Tensor, tanh: bool) -> Tensor:
+    """GELU(x + bias), by the error function or by tanh, in the memory of x (..., I), which is contiguous."""
+    _check(x, bias)
 
-    def share(part: int) -> None:
-        first, last = M * part // parts, M * (part + 1) // parts
-        kernels.gelu(x.data_ptr() + 4 * columns * first, bias.data_ptr(), last - first, columns)
+    def share(first: int, count: int) -> None:
+        kernels.gelu(_at(x, first), bias.data_ptr(), count, len(bias), tanh)
 
-    each(share, parts)
+    _shared(share, x.numel() // len(bias))
     return x
+
+
+def norm_(
+    kernels: CDLL, y: Tensor, bias: Tensor, x: Tensor, gain: Tensor, shift: Tensor, eps: float
+) -> Tensor:
+    """Layer norm of x + y + bias, in the memory of y (..., D), which is contiguous as all of them are."""
+    _check(y, bias, gain, shift)
+    x = x.contiguous()
+    if x.shape != y.shape:
+        raise ValueError("what a norm adds up does not agree in size")
+
+    def share(first: int, count: int) -> None:
+        rest = gain.data_ptr(), shift.data_ptr(), eps, count, len(bias)
+        kernels.norm(_at(y, first), bias.data_ptr(), _at(x, first), *rest)
+
+    _shared(share, y.numel() // len(bias))
+    return y
+
+
+def _check(x: Tensor, *vectors: Tensor) -> None:
+    if any(v.shape != x.shape[-1:] or not v.is_contiguous() for v in vectors) or not x.is_contiguous():
+        raise ValueError("the tensors of a kernel do not agree in size, or are not in one piece")
+
+
+def _at(x: Tensor, row: int) -> int:
+    """The address of a row of x (..., columns), which is contiguous."""
+    return x.data_ptr() + row * x.shape[-1] * x.element_size()
+
+
+def _shared(share: Callable[[int, int], None], rows: int) -> None:
+    """`share(first, count)` of all rows, a part of them in each thread."""
+    parts = max(1, min(torch.get_num_threads(), rows // FEWEST))
+    bounds = [rows * part // parts for part in range(parts + 1)]
+    each(lambda part: share(bounds[part], bounds[part + 1] - bounds[part]), parts)

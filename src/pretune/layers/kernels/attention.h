@@ -67,6 +67,14 @@ static void product(const float *a, long a_row, const float *b, long b_row, long
             strip(a + r * a_row, a_row, b, b_row, depth, out + r * out_row, out_row, 1, columns);
 }
 
+static float total(vec v)
+{
+    float sum = 0;
+    for (int l = 0; l < LANES; l++)
+        sum += v[l];
+    return sum;
+}
+
 // Scores of the first `own` tokens become e^(score - the largest), those behind them 0; the sum of all.
 static float exponentials(float *scores, long own, long columns, float scale)
 {
@@ -88,10 +96,7 @@ static float exponentials(float *scores, long own, long columns, float scale)
     vec sums = splat(0);
     for (at = 0; at < columns; at += LANES)
         sums += load(scores + at);
-    float sum = 0;
-    for (int l = 0; l < LANES; l++)
-        sum += sums[l];
-    return sum;
+    return total(sums);
 }
 
 // One head of one row of `tokens`; `turned` takes its keys as (size, stride), `scores` is (QUERIES, stride).
@@ -142,14 +147,65 @@ int attend(const Attention *a)
     return 0;
 }
 
-// x = GELU(x + bias), approximated by tanh; x (rows, columns).
-void gelu(float *x, const float *bias, int64_t rows, int64_t columns)
+// twice GELU(v), approximated by tanh or by the error function (7.1.26 of Abramowitz & Stegun: within 1.5e-7).
+INLINE vec twice_gelu(vec v, const int tanh)
+{
+    if (tanh) // of half of this
+        return splat(2) * v * sigmoid(v * (splat(1.5957691216f) + splat(0.0713548162726f) * v * v));
+    vec size = greatest(v, -v), t = splat(1) / (splat(1) + splat(0.231641888f) * size);
+    vec p = splat(1.061405429f);
+    p = p * t + splat(-1.453152027f);
+    p = p * t + splat(1.421413741f);
+    p = p * t + splat(-0.284496736f);
+    p = p * t + splat(0.254829592f);
+    return v + size * (splat(1) - p * t * decay(splat(0.5f) * v * v));
+}
+
+INLINE void gelu_rows(float *x, const float *bias, long rows, long columns, const int tanh)
 {
     for (long r = 0; r < rows; r++)
         for (long c = 0; c < columns; c += LANES) {
             float *at = x + r * columns + c;
             vec v = load_some(at, columns - c) + load_some(bias + c, columns - c);
-            vec u = v * (splat(1.5957691216f) + splat(0.0713548162726f) * v * v); // twice the tanh's argument
-            store_some(at, v * sigmoid(u), columns - c);
+            store_some(at, splat(0.5f) * twice_gelu(v, tanh), columns - c);
         }
+}
+
+// x = GELU(x + bias); x (rows, columns).
+void gelu(float *x, const float *bias, int64_t rows, int64_t columns, int64_t tanh)
+{
+    if (tanh)
+        gelu_rows(x, bias, rows, columns, 1);
+    else
+        gelu_rows(x, bias, rows, columns, 0);
+}
+
+// y = layer norm of x + y + bias; x, y (rows, columns).
+void norm(float *y, const float *bias, const float *x, const float *gain, const float *shift, double eps,
+          int64_t rows, int64_t columns)
+{
+    long whole = columns / LANES * LANES;
+    for (; rows--; x += columns, y += columns) {
+        vec sums = splat(0), squares = splat(0);
+        float sum = 0, square = 0;
+        for (long c = 0; c < whole; c += LANES) {
+            vec v = load(x + c) + load(y + c) + load(bias + c);
+            store(y + c, v);
+            sums += v;
+        }
+        for (long c = whole; c < columns; c++)
+            sum += y[c] += x[c] + bias[c];
+        float mean = (total(sums) + sum) / columns;
+        for (long c = 0; c < whole; c += LANES) {
+            vec v = load(y + c) - splat(mean);
+            squares += v * v;
+        }
+        for (long c = whole; c < columns; c++)
+            square += (y[c] - mean) * (y[c] - mean);
+        float scale = 1 / sqrt((total(squares) + square) / columns + eps);
+        for (long c = 0; c < whole; c += LANES)
+            store(y + c, (load(y + c) - splat(mean)) * splat(scale) * load(gain + c) + load(shift + c));
+        for (long c = whole; c < columns; c++)
+            y[c] = (y[c] - mean) * scale * gain[c] + shift[c];
+    }
 }
