@@ -184,6 +184,23 @@ def test_the_best_weights_of_all_stages_are_kept() -> None:
     assert all(torch.equal(x, kept[1][name]) for name, x in weights_of(model).items())
 
 
+def test_the_last_weights_are_kept_where_asked_for() -> None:
+    model = tiny_model()
+    scores = iter([0.1, 0.7, 0.3])
+    fitted = fit(
+        model,
+        everything(model, epochs=3),
+        TinySource(),
+        quietly(keep="last"),
+        lambda model: {"accuracy": next(scores)},
+        "accuracy",
+    )
+    alone = tiny_model()
+    fit(alone, everything(alone, epochs=3), TinySource(), quietly())
+    assert fitted.best == {"accuracy": 0.3}
+    assert all(torch.equal(x, weights_of(alone)[name]) for name, x in weights_of(model).items())
+
+
 def test_patience_ends_a_stage_but_not_the_next() -> None:
     model = tiny_model()
     losses = iter([3.0, 2.0, 2.5, 2.0, 2.4, 1.0, 0.9, float("nan"), 1.0])
@@ -254,6 +271,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_step(lr: float) ->
         ({"precision": "fp16"}, "fp16 needs a cuda device"),
         ({"accumulate": 0}, "accumulate is 0; give 1 or more"),
         ({"patience": 0}, "patience is 0"),
+        ({"keep": "newest"}, "fitting.keep is 'newest'; choose one of best, last"),
+        ({"keep": "last", "patience": 2}, "leave one out"),
     ],
 )
 def test_options_that_make_no_sense_are_named(options: dict[str, Any], message: str) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
-from pretune.errors import UsageError
+from pretune.errors import UsageError, choose
+
+Keep = Literal["best", "last"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,9 @@ class Fitting:
     workers: int = 0  # processes that make batches
     precision: str = "auto"  # auto (bf16 where the device has it fast), fp32, bf16, fp16
     compile: bool = False  # torch.compile for Transformers: worth its minute in long runs, most on a GPU
+    keep: Keep = (
+        "best"  # weights of the epoch with the best score; "last": of the last, where few samples score
+    )
     patience: int | None = None  # epochs without a better score before a stage ends
     quiet: bool = False  # no progress
     label: str = ""  # what the progress line calls this run
@@ -33,13 +38,20 @@ class Fitting:
             said = getattr(self, name)
             if said is not None and said < smallest:
                 raise UsageError(f"{name} is {said}; give {smallest} or more")
+        if self.keep not in get_args(Keep):
+            raise choose("fitting.keep", self.keep, get_args(Keep))
+        if self.keep == "last" and self.patience is not None:
+            raise UsageError(
+                "fitting.patience waits for a better epoch than the best one, and fitting.keep=last keeps the "
+                "last; leave one out"
+            )
 
 
 @dataclass
 class Fitted:
     """What `fit` did."""
 
-    best: dict[str, float]  # scores at the kept checkpoint; empty without `validate`
+    best: dict[str, float]  # scores of the kept weights; empty without `validate`
     history: list[dict[str, Any]]  # an epoch each: stage, epoch, loss, lr, tokens_per_second, seconds, scores
     seconds: float
     steps: int

@@ -149,12 +149,14 @@ class Run:
         return from_first(self.crew, scores)
 
     def keep(self, scores: dict[str, float], metric: str | None, higher: bool) -> None:
-        """Keep the weights if they are the best so far."""
+        """Keep the weights if they are the best so far, or those of the end if `fitting.keep` says so."""
         state = self.state
         if metric is None:
             state.best = scores
         elif scores:
-            if is_better(scores[metric], state.best.get(metric), higher):
+            if self.fitting.keep == "last":
+                state.best = scores
+            elif is_better(scores[metric], state.best.get(metric), higher):
                 state.best, state.stale = scores, 0
                 self.best_weights = {
                     name: x.detach().cpu().clone() for name, x in self.model.state_dict().items()
