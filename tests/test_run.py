@@ -16,6 +16,7 @@ from pretune.data.samples import Sample, sample
 from pretune.errors import UsageError, UserError
 from pretune.methods import METHODS
 from pretune.recipes import RECIPES
+from pretune.recipes.gradual import Gradual
 from pretune.runs.folders import check_out, write_folder
 from pretune.runs.measure import Measure, fingerprint
 from pretune.runs.run import (
@@ -81,7 +82,9 @@ def test_other_kinds_of_labels_are_learned_saved_and_loaded(kind: str, tmp_path:
 def test_two_samples_are_learned_by_heart(method: str, name: str) -> None:
     two = [sample("good film", gold="yes"), sample("a dull book", gold="no")]
     task = Classification.of(two, dropout=0.0)
-    recipe = tiny.recipe(name, epochs=60, lr=0.1)
+    recipe = tiny.recipe(name, epochs=60, **({"lr": 0.1} | tiny.gentle(method)))
+    if method in ("gpt", "bert") and name == "gradual":
+        recipe = Gradual(schedule="transformer", lr=0.03, factor=3.0, epochs=60)
     model, fitted = finetune(tiny.start(method), task, recipe, two, [], QUIET)
     assert [answer.label for answer in model.answers(two)] == ["yes", "no"]
     assert fitted.history[-1]["loss"] < fitted.history[0]["loss"]
