@@ -24,9 +24,7 @@ class Fitting:
     workers: int = 0  # processes that make batches
     precision: str = "auto"  # auto (bf16 where the device has it fast), fp32, bf16, fp16
     compile: bool = False  # torch.compile for Transformers: worth its minute in long runs, most on a GPU
-    keep: Keep = (
-        "best"  # weights of the epoch with the best score; "last": of the last, where few samples score
-    )
+    keep: Keep = "best"  # weights of the epoch with the best score; "last": of the last epoch
     patience: int | None = None  # epochs without a better score before a stage ends
     quiet: bool = False  # no progress
     label: str = ""  # what the progress line calls this run
@@ -42,7 +40,7 @@ class Fitting:
             raise choose("fitting.keep", self.keep, get_args(Keep))
         if self.keep == "last" and self.patience is not None:
             raise UsageError(
-                "fitting.patience waits for a better epoch than the best one, and fitting.keep=last keeps the "
+                "fitting.patience waits for an epoch better than the best, and fitting.keep=last keeps the "
                 "last; leave one out"
             )
 
