@@ -5,9 +5,9 @@
     python benchmarks/transformers.py --size tiny --pairs 3  # a smoke test
     python benchmarks/transformers.py --only bert16 generation --pairs 5
 
-Prints CPU seconds of both and the ratio of each pair; the figure to quote is the median ratio. The weights are
-random, for speed does not depend on them. Sentences are as long as the 32 of LENGTHS; transformers pads them, as
-it must. What there is:
+Prints CPU seconds of both and the ratio of each pair; the figure to quote is the median ratio. The weights
+are random, for speed does not depend on them. Sentences are as long as the 32 of LENGTHS; transformers pads
+them, as it must. What there is:
 
     bert16, bert32   BERT's layers and pooled vector of 16 or 32 sentences
     gpt16, gpt32     GPT's layers of 16 or 32 sentences
