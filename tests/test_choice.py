@@ -210,7 +210,8 @@ def test_every_choice_adds_to_the_auxiliary_loss():
 def test_an_auxiliary_objective_is_learned_beside_the_choice(method):
     samples = questions(6)
     task, recipe = MultipleChoice.of(samples), tiny.recipe("full", auxiliary=0.5, batch_size=3)
-    model, fitted = finetune(tiny.start(method), task, recipe, samples[:4], samples[4:], Fitting(quiet=True))
+    start = tiny.start(method, **({"pretraining_heads": True} if method == "bert" else {}))
+    model, fitted = finetune(start, task, recipe, samples[:4], samples[4:], Fitting(quiet=True))
     assert set(fitted.best) == {"accuracy"} and len(model.answers(samples)) == 6
 
 

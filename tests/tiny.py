@@ -34,7 +34,7 @@ ENCODER: dict[str, dict[str, Any]] = {
         "char_dim": 3,
         "softmax": True,
     },
-    "gpt": {"width": 8, "layers": 2, "heads": 2, "context": 64},
+    "gpt": {"width": 8, "layers": 2, "heads": 2, "context": 64, "deviation": 0.3},
     "bert": {"width": 8, "layers": 2, "heads": 2, "context": 64, "pretraining_heads": False},
 }
 EPOCHS: dict[str, dict[str, Any]] = {
@@ -68,7 +68,7 @@ def start(method: str, seed: int = 0, **encoder: Any) -> Start:
     codec = build(found.codec_config, CODEC[method], "codec")
     shape = build(found.encoder_config, {**ENCODER[method], **encoder}, "encoder")
     made = scratch(found, "", corpus, seed, codec, encoder_config=shape)
-    if method in ("gpt", "bert"):  # whose weights of 0.02 would say nothing at this width
+    if method == "bert":  # whose weights of 0.02 would say nothing at this width
         with torch.no_grad():
             for weight in made.encoder.parameters():
                 if weight.dim() > 1:
