@@ -151,6 +151,8 @@ def test_two_runs_never_mix_in_one_folder(tmp_path: Path) -> None:
     run(TinySource(), folder=tmp_path, checkpoint_steps=5)
     with pytest.raises(UserError, match=r"another run \(its seed"):
         run(TinySource(), folder=tmp_path, resume=True, seed=3)
+    with pytest.raises(UserError, match=r"another run \(its choice of the weights to keep differ"):
+        run(TinySource(), folder=tmp_path, resume=True, keep="last")
     with pytest.raises(UserError, match=r"another run \(its batches an epoch"):
         run(TinySource(8), folder=tmp_path, resume=True)
     with pytest.raises(UserError, match=r"another run \(its first samples"):

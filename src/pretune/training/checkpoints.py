@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_EPOCHS = 20.0  # epochs shorter than this share a checkpoint
 KEPT = 2
+KEEP = "choice of the weights to keep"
 
 
 @dataclass
@@ -87,13 +88,20 @@ class Checkpoint:
 
 
 def fingerprint(
-    model: Model, stages: Sequence[Stage], source: Source, seed: int, accumulate: int, team: Accelerator
+    model: Model,
+    stages: Sequence[Stage],
+    source: Source,
+    seed: int,
+    accumulate: int,
+    keep: str,
+    team: Accelerator,
 ) -> dict[str, Any]:
     """What two runs must agree on before one can go on from the other's checkpoint."""
     first, task = source.batch(0, 0), repr(getattr(source, "task", None))
     return {
         "seed": seed,
         "accumulate": accumulate,
+        KEEP: keep,
         "processes": team.num_processes,
         "batches an epoch": source.steps(0),
         "weights": {name: list(x.shape) for name, x in model.state_dict().items()},
@@ -239,7 +247,7 @@ class Checkpoints:
         whole = self._whole()
         if not whole:
             return None
-        theirs = self._claimed().get("run", {})
+        theirs = {KEEP: "best", **self._claimed().get("run", {})}  # the only one, once
         differs = [what for what, value in self.run.items() if theirs.get(what) != value]
         if differs:
             raise UserError(

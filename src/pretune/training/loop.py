@@ -48,7 +48,7 @@ def fit(
         Interrupts() as interrupts,
         progress(fitting.label, fitting.quiet or not crew.is_main_process) as report,
     ):
-        settings = fitting.seed, fitting.accumulate
+        settings = fitting.seed, fitting.accumulate, fitting.keep
         identity = fingerprint(model, stages, source, *settings, crew) if fitting.folder else {}
         checkpoints = Checkpoints(fitting.folder, fitting.checkpoint_steps, identity, crew, report.note)
         run = Run(model, source, fitting, crew, interrupts, report, checkpoints)
