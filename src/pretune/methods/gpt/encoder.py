@@ -74,8 +74,6 @@ class GPT(Encoder):
     every row must have; in "language_model" at its last token.
     """
 
-    output_p = 0.0  # dropout between the top layer and the decoder: the paper has none
-
     def __init__(self, config: GPTConfig, vocab_size: int, classify_id: int) -> None:
         super().__init__()
         self.config, self.classify_id = config, classify_id
