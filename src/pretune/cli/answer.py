@@ -102,7 +102,7 @@ def evaluate(
     Columns have the names that the model was trained with, unless --text and --label say otherwise. Labels
     that the model never saw stay in and count as errors.
 
-    What `pretrain` or `adapt` left is scored by its perplexity on a text, both ways for ELMo.
+    What `pretrain`, `adapt` or `import` left is scored by its perplexity on a text, both ways for ELMo.
 
     Example: pretune evaluate stars test.csv
 

@@ -86,7 +86,11 @@ def compare(
     ] = None,
     start: Annotated[
         list[Path] | None,
-        typer.Option("--from", help="A pretrained folder; repeat for more. Its method is read from it."),
+        typer.Option(
+            "--from",
+            help="A pretrained folder, one of transformers, or hf:OWNER/NAME of the hub; repeat for more. "
+            "Its method is read from it.",
+        ),
     ] = None,
     vectors: Annotated[
         Path | None, typer.Option("--vectors", help="GloVe or word2vec file for wordvectors, also .gz, .xz.")

@@ -69,7 +69,12 @@ def finetune(
         typer.Option("--valid-share", min=0.0, max=0.9, help="Held out of TRAIN where no --valid is given."),
     ] = 0.1,
     start: Annotated[
-        str, typer.Option("--from", help="A folder of pretrain, adapt or finetune; or scratch.")
+        str,
+        typer.Option(
+            "--from",
+            help="A folder of pretrain, adapt, import or finetune; one of transformers, or hf:OWNER/NAME of "
+            "the hub; or scratch.",
+        ),
     ] = "scratch",
     join: Annotated[
         str | None,

@@ -67,7 +67,7 @@ def generate(
         bool, typer.Option("--stop/--no-stop", help="End where the model ends the document, or never.")
     ] = True,
     unknown: Annotated[
-        bool, typer.Option("--unknown", help="Also write xxunk or <unk>, which stands for what is unknown.")
+        bool, typer.Option("--unknown", help="Also write xxunk or `<unk>`, which stands for what is unknown.")
     ] = False,
     avoid: Annotated[
         list[str] | None, typer.Option("--avoid", help="A word or mark not to be written; repeatable.")

@@ -154,7 +154,7 @@ def export(
 ) -> None:
     """What a model learned from text, in the layout in which its method was published.
 
-    Of a finetuned ELMo it is the encoder, of finetuned BERTs, GPTs and ULMFiTs the classifier. What a layout
+    Of a finetuned model it is the classifier; openai and bilm have room for the encoder alone. What a layout
     cannot say is refused, or told of.
 
     Example: pretune export models/reviews --to transformers --out hf
