@@ -178,7 +178,8 @@ class GPT(Encoder):
             row = int((~found.any(1)).nonzero()[0, 0])
             raise UserError(
                 f"row {row} of a batch has no token {self.classify_id}, _classify_, where GPT says what a "
-                "text is; encode texts with `GPTCodec.encode`, which puts it at their ends"
+                "text is; encode texts with `GPTCodec.encode`, which puts it at their ends where codec.marks "
+                "is true, or set encoder.summary=last"
             )
         return found.long().argmax(1)
 
