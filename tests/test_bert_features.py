@@ -76,3 +76,12 @@ def test_the_command_line_writes_them(start: Start, tmp_path: Path) -> None:
     assert [x["index"] for x in written[0]["features"][0]["layers"]] == [-1, -2, -3, -4]
     done = CliRunner().invoke(app, [*call, str(tmp_path / "g.jsonl"), "--layers", "summary"])
     assert done.exit_code == 2 and not (tmp_path / "g.jsonl").exists()
+    done = CliRunner().invoke(app, [*call, str(tmp_path / "g.jsonl"), "--align", "words"])
+    assert done.exit_code == 2 and "--align means nothing with an --out called .jsonl" in done.output
+    assert not (tmp_path / "g.jsonl").exists()
+
+
+@pytest.mark.parametrize("method", ["elmo", "wordvectors"])
+def test_what_has_no_layers_over_numbered_tokens_has_no_such_lines(method: str) -> None:
+    with pytest.raises(UsageError, match=f"{method} has no layers over the tokens of a vocabulary"):
+        list(features(tiny.start(method), LINES))

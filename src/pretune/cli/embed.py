@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 10.0
 OF_TOKENS = ("folder", "source", "out", "layers", "encoding", "device", "quiet", "config")  # --layers tokens
+OF_FEATURES = (*OF_TOKENS, "batch_size", "layout", "text", "input_format")  # .jsonl
 
 
 def embed(
@@ -126,7 +127,9 @@ def embed(
     _choose("--align", align, (*get_args(Align), None))
     _choose("--precision", precision, get_args(Precision))
     if layers == "tokens":
-        _check_tokens(context)
+        _check_given(context, OF_TOKENS, "--layers tokens")
+    elif out.suffix == ".jsonl":
+        _check_given(context, OF_FEATURES, "an --out called .jsonl")
     if state == "carry" and batch_tokens is not None:
         raise UsageError("--state carry goes on from row to row of like batches; give --batch-size instead")
     if warm_text is not None and state != "warm":
@@ -174,12 +177,12 @@ def _choose(option: str, said: str | None, possible: tuple[str | None, ...]) -> 
         raise choose(option, str(said), filter(None, possible))
 
 
-def _check_tokens(context: typer.Context) -> None:
-    """Raise where an option is given that means nothing for words without context."""
+def _check_given(context: typer.Context, possible: tuple[str, ...], where: str) -> None:
+    """Raise where an option is given that means nothing there."""
     for param in context.command.params:
         source = context.get_parameter_source(str(param.name))
-        if param.name not in OF_TOKENS and source is not None and source.name != "DEFAULT":
-            raise UsageError(f"{param.opts[0]} means nothing with --layers tokens; leave it out")
+        if param.name not in possible and source is not None and source.name != "DEFAULT":
+            raise UsageError(f"{param.opts[0]} means nothing with {where}; leave it out")
 
 
 def _tokens(embedder: Embedder, source: str, out: Path, encoding: str, notes: Notes) -> None:

@@ -34,12 +34,15 @@ def features(
     the highest. Tokens are all of the row, `[CLS]` and `[SEP]` too.
     """
     count = len(start.encoder.layer_widths()) - 1
+    names: Any = getattr(start.codec, "vocab", None)
+    if names is None or getattr(start.codec, "spell", None) is not None or count < 1:
+        raise UsageError(
+            f"{start.method.name} has no layers over the tokens of a vocabulary, as JSON lines say them; "
+            "choose .h5, .parquet or .safetensors"
+        )
     for index in layers:
         if not -count <= index < count:
             raise UsageError(f"layer {index} is none of this encoder, which has {count}: {-count} to -1")
-    names: Any = getattr(start.codec, "vocab", None)
-    if names is None:
-        raise UsageError(f"{start.method.name} reads no numbered tokens, which this format names")
     words: Sequence[str] = getattr(names, "words", names)
     device = next(start.encoder.parameters()).device
     numbered = enumerate(lines)

@@ -41,7 +41,7 @@ class Writer(Protocol):
 def check_output(out: Path, form: Format | None, layers: Layers, embedder: Embedder) -> None:
     """Raise before hours of work if their result could not be written to `out` so."""
     if out.suffix not in ENDINGS:
-        raise UsageError(f"--out {out}: name it {', '.join(ENDINGS)}")
+        raise UsageError(f"--out {out}: name it {', '.join(ENDINGS)} or .jsonl")
     if form is not None and form not in get_args(Format):
         raise choose("--format", form, get_args(Format))
     if form is not None and out.suffix not in ENDINGS[:2]:
