@@ -215,6 +215,14 @@ def test_what_has_no_place_in_one_row_is_refused(tmp_path: Path) -> None:
         export(tmp_path / "model", "transformers", tmp_path / "exported")
 
 
+@pytest.mark.parametrize(("option", "value"), [("orders", "both"), ("levels", (0, 5))])
+def test_heads_of_both_orders_and_of_levels_are_refused(option: str, value: Any, tmp_path: Path) -> None:
+    pairs = [sample(s.texts[0], "the book", gold=float(n % 5)) for n, s in enumerate(SAMPLES)]
+    with pytest.raises(UserError, match=rf"task\.{option}"):
+        classifier("elmo", tmp_path, pairs, kind="number", **{option: value})
+    assert not (tmp_path / "exported").exists()
+
+
 def test_code_of_somebody_else_is_not_run(tmp_path: Path) -> None:
     folder, _ = classifier("ulmfit", tmp_path)
     settings = json.loads((folder / "codec.json").read_text())

@@ -84,6 +84,10 @@ def _check(folder: Path, trained: TrainedModel) -> None:
         raise UserError(f"{folder}: only classifiers can be exported with their heads{rather}")
     if task.pair == "siamese":
         raise UserError(f"{folder}: its head compares two texts that are read alone (task.pair){rather}")
+    if task.orders == "both":
+        raise UserError(f"{folder}: its head reads pairs both ways (task.orders){rather}")
+    if task.levels is not None:
+        raise UserError(f"{folder}: its head takes the mean of levels (task.levels){rather}")
     if isinstance(recipe, Features) and recipe.vectors is not None:
         raise UserError(f"{folder}: it reads word vectors beside its encoder (recipe.vectors){rather}")
     if type(recipe) not in RECIPES.values():

@@ -180,6 +180,11 @@ def _gpt(exported: Exported) -> list[str]:
         score = without_bias(head.weight, head.bias, gain, shift, exported.folder)
         tensors |= {"score.weight": score.weight.float(), f"{last}.bias": score.shift.float()}
         notes.append(f"{score.note}: transformers' head of GPT has none")
+        if head.task.kind == "number" and head.task.orders == "method":
+            notes.append(
+                "a text gets the same number, but a pair another one: transformers reads it in one order, "
+                "this model in both; finetune with task.orders=given for pairs"
+            )
         about = {"architectures": ["OpenAIGPTForSequenceClassification"], **head.config()}
     notes += write_gpt_tokenizer(codec, exported.out, marks=head is not None and codec.config.marks)
     about |= {
