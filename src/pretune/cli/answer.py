@@ -272,7 +272,7 @@ def predict(
         _print_answers(samples, answers)
         return
     said = zip(samples, answers, strict=True)
-    lines = "".join(json.dumps(_line(*each), ensure_ascii=False) + "\n" for each in said)
+    lines = "".join(json.dumps(answer_line(*each), ensure_ascii=False) + "\n" for each in said)
     if out is None:
         sys.stdout.write(lines)
         return
@@ -282,7 +282,7 @@ def predict(
     notes(f"{len(answers)} answers in {out}")
 
 
-def _line(sample: Sample, answer: Answer) -> dict[str, Any]:
+def answer_line(sample: Sample, answer: Answer) -> dict[str, Any]:
     """An answer that counts characters says of which text, and one that counts choices what it says."""
     if answer.choice is not None:
         return {"answer": sample.texts[1 + answer.choice]} | answer.to_dict()

@@ -9,7 +9,7 @@ from typing import Annotated, Any, cast, get_args
 
 import typer
 
-from pretune.cli.answer import print_evaluation
+from pretune.cli.answer import answer_line, print_evaluation
 from pretune.cli.common import (
     ConfigFile,
     Device,
@@ -126,7 +126,8 @@ def zero_shot(
     notes(*found)
     answers, found = ask(ZeroShot.load(folder, device, batch_size), asking, samples)
     notes(*found)
-    lines = "".join(json.dumps(answer.to_dict(), ensure_ascii=False) + "\n" for answer in answers)
+    said = (answer_line(*each) for each in zip(samples, answers, strict=True))
+    lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in said)
     if out is None:
         sys.stdout.write(lines)
     else:
