@@ -413,6 +413,7 @@ def test_the_command_leaves_a_report_and_prints_the_ranking(tmp_path: Path) -> N
         (["--out", "o"], "TRAIN is missing"),
         (["x.csv"], "--out is missing"),
         (["x.csv", "--demo"], "cannot be given with --demo"),
+        (["--demo", "--task", "choice"], "--task choice cannot be given with --demo"),
         (["x.csv", "--unlabelled", "none", "--unlabelled", "y", "--out", "o"], "stands alone"),
         (["x.csv", "--methods", "bertt", "--out", "o"], "choose one of"),
     ],

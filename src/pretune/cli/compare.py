@@ -171,6 +171,8 @@ def compare(
         "encoder_size": encoder_size or (DEMO.encoder_size if demo else default.encoder_size),
         "settings": {name: table for name, table in said.items() if table},
     }
+    if demo and task != "classification":
+        raise UsageError(f"--task {task} cannot be given with --demo, whose texts are classified")
     if demo:
         given |= _demo(train, test, unlabelled, given["settings"])
     elif train is None:

@@ -127,8 +127,8 @@ def _kind(config: Mapping[str, Any]) -> Kind | None:
 
 
 def _settings(start: Start, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The task's, as the file has them."""
-    settings: dict[str, Any] = {"head_kind": "linear"}
+    """The task's, as the file has them; transformers reads a pair in its own order alone."""
+    settings: dict[str, Any] = {"head_kind": "linear", "orders": "given"}
     if start.method.name == "bert":
         dropout = config.get("classifier_dropout")
         settings["dropout"] = float(config.get("hidden_dropout_prob", 0.1) if dropout is None else dropout)

@@ -51,10 +51,16 @@ class Measure:
         self.peak_memory_bytes = max(self.peak_memory_bytes, self._process.memory_info().rss)
 
 
+PACKAGES = (
+    "pretune", "torch", "numpy", "scikit-learn", "accelerate", "safetensors", "gensim", "tokenizers",
+    "transformers", "ftfy", "spacy",
+)  # fmt: skip
+
+
 def versions() -> dict[str, str]:
     """Of everything that numbers depend on."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in ("pretune", "torch", "numpy", "scikit-learn", "accelerate", "safetensors", "gensim"):
+    for package in PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

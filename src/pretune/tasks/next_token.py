@@ -164,7 +164,7 @@ def perplexity(nats: float, tokens: int) -> float:
 
 
 def stream_scores(model: nn.Module, head: Head, source: Streams, epoch: int = 0) -> dict[str, float]:
-    """Perplexity and loss of all targets of a source, each token weighing the same, state carried if it says so.
+    """Perplexity and loss of all targets of a source, each token weighing the same, state carried if asked.
 
     `model(batch, carry)` returns what has `reported` and `carry`: a Model. With `whole` sources the tokens
     scored do not depend on the number of streams, and with one stream nothing depends on the window.
