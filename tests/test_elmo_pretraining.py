@@ -239,10 +239,10 @@ def test_five_steps_equal_the_releases_training(
                 for layer in range(2):
                     for ours, name in zip(carry[layer][way], "hc", strict=True):
                         theirs = torch.from_numpy(arrays[f"step{step}/state/{way}/{layer}/{name}"])
-                        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+                        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=3e-6)
             if step in (0, 4):
                 for name, theirs in tensorflow_weights(arrays, f"after{step}").items():
-                    torch.testing.assert_close(encoder.state_dict()[name], theirs, rtol=1e-5, atol=1e-6)
+                    torch.testing.assert_close(encoder.state_dict()[name], theirs, rtol=1e-5, atol=3e-6)
 
 
 # It learns.

@@ -214,7 +214,8 @@ def test_drawn_weights_are_as_at_first_and_a_function_of_the_seed(build_encoder:
     name = "transformer.blocks.1.up.weight"
     assert all(torch.equal(x, again[n]) for n, x in one.items())
     assert not torch.equal(one[name], other[name])
-    assert one[name].mean().abs() < 1e-3 and one[name].std() == pytest.approx(0.02, rel=0.15)
+    deviation = 0.02 * (768 / 64) ** 0.5 if build_encoder is gpt else 0.02
+    assert one[name].mean().abs() < deviation / 20 and one[name].std() == pytest.approx(deviation, rel=0.15)
     assert torch.equal(one["transformer.blocks.1.output_norm.weight"], torch.ones(64))
     assert torch.equal(one["transformer.blocks.1.up.bias"], torch.zeros(256))
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -115,12 +116,20 @@ def test_equal_seeds_give_equal_models_and_leave_the_global_generator_alone() ->
     assert not same_answers(trained(first), trained(tiny.start("ulmfit", seed=4)))
 
 
+SHORT = {"bert": {"objective": "mlm", "length": 32, "long_share": 0.0, "epochs": 1}}  # texts of one sentence
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_pretrain_adapt_finetune_hand_on_a_folder_each(method: str, tmp_path: Path) -> None:
     found = METHODS[method]
+    first: Any = replace(found.pretraining, **SHORT.get(method, {}))  # type: ignore[type-var]
+    second: Any = replace(found.adaptation, **SHORT.get(method, {}))  # type: ignore[type-var]
     start = tiny.start(method)
-    made = {"codec_config": start.codec.config, "encoder_config": start.encoder_config}  # type: ignore[attr-defined]
-    pretrain(found, tiny.corpus, None, tmp_path / "old", size="tiny", fitting=QUIET, **made)
+    shape = found.learner(start.encoder_config)
+    made = {"codec_config": start.codec.config, "encoder_config": shape}  # type: ignore[attr-defined]
+    pretrain(
+        found, tiny.corpus, None, tmp_path / "old", size="tiny", pretraining=first, fitting=QUIET, **made
+    )
     old = load_start(tmp_path / "old")
     assert isinstance(old, Start)
     assert old.name == "old"
@@ -128,15 +137,22 @@ def test_pretrain_adapt_finetune_hand_on_a_folder_each(method: str, tmp_path: Pa
     def target() -> list[str]:
         return ["great great good good unheard unheard unheard film film film"] * 4
 
-    adapt(tmp_path / "old", target, None, tmp_path / "new", fitting=QUIET, vocabulary="target")
-    adapt(tmp_path / "old", target, None, tmp_path / "both", fitting=QUIET, vocabulary="union")
-    new, both = load_start(tmp_path / "new"), load_start(tmp_path / "both")
+    def words(start: Start | list[Start]) -> set[str]:
+        assert isinstance(start, Start)
+        return set(start.codec.vocab.words)  # type: ignore[attr-defined]
+
+    same: Any = {"adaptation": second, "fitting": QUIET}
+    adapt(tmp_path / "old", target, None, tmp_path / "new", vocabulary="target", **same)
+    new = load_start(tmp_path / "new")
     assert isinstance(new, Start)
-    assert isinstance(both, Start)
-    old_words, new_words, all_words = (set(s.codec.vocab.words) for s in (old, new, both))  # type: ignore[attr-defined]
-    assert "unheard" in new_words
-    assert "dull" not in new_words
-    assert all_words == old_words | new_words
+    ending = "</w>" if method == "gpt" else ""
+    assert f"unheard{ending}" in words(new) and f"dull{ending}" not in words(new)
+    if method == "gpt":
+        with pytest.raises(UserError, match="pieces, which are learned as a whole"):
+            adapt(tmp_path / "old", target, None, tmp_path / "both", vocabulary="union", **same)
+    else:
+        adapt(tmp_path / "old", target, None, tmp_path / "both", vocabulary="union", **same)
+        assert words(load_start(tmp_path / "both")) == words(old) | words(new)
     assert trained(new).answers(SAMPLES)
     run = json.loads((tmp_path / "new" / "run.json").read_text())
     assert {"command", "config", "scores", "seconds", "peak_memory_bytes", "versions", "seed"} <= run.keys()

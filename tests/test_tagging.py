@@ -229,7 +229,8 @@ def test_a_batch_loses_as_much_as_its_samples_alone() -> None:
 def test_a_tagger_learns_and_its_folder_answers_as_it_does(method: str, tmp_path: Path) -> None:
     train, test = labelled(60), labelled(20, seed=1)
     task = Tagging.of(train)
-    recipe = tiny.recipe("full", epochs=16)
+    many = {"lr": 0.02, "epochs": 60} if method in ("gpt", "bert") else {"epochs": 16}
+    recipe = tiny.recipe("full", **many)
     calm = {"task_drop_mult": 0.0} if method == "ulmfit" else {}
     trained, fitted = finetune(tiny.start(method, **calm), task, recipe, train, test, QUIET)
     assert fitted.best["accuracy"] > 0.9
