@@ -21,7 +21,7 @@ from pretune.layers.attention import (
     attend_padded,
 )
 from pretune.layers.compiled import SWITCH, library
-from pretune.layers.fused_attention import gelu_
+from pretune.layers.fused_attention import gelu_, linear
 from pretune.tensors.unpadded import Unpadded
 
 SMALL = TransformerConfig(12, 3, 2, 20, "gelu_tanh", 1e-5, True, 0.0, 0.0)
@@ -169,6 +169,22 @@ def test_the_kernels_gelu_is_torchs_from_end_to_end() -> None:
         assert torch.allclose(found, expected, atol=1e-6, rtol=1e-6, equal_nan=True)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_product_of_few_rows_is_torchs(threads: int) -> None:
+    kernels, before = library(), torch.get_num_threads()
+    if kernels is None:
+        pytest.skip("needs a C compiler (or PRETUNE_COMPILED=0 is set)")
+    weight, bias = torch.randn(131, 45), torch.randn(131)
+    try:
+        torch.set_num_threads(threads)
+        for rows in range(1, 15):
+            x = torch.randn(rows, 1, 45)
+            assert torch.allclose(linear(kernels, x, weight, bias), F.linear(x, weight, bias), atol=1e-5)
+            assert torch.allclose(linear(kernels, x, weight), F.linear(x, weight), atol=1e-5)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_dropout_acts_in_training_also_without_a_gradient() -> None:
     block, x = Block(replace(SMALL, residual_dropout=0.5)), torch.randn(9, 12)
     with torch.no_grad():
@@ -219,16 +235,18 @@ def test_one_way_no_token_sees_a_later_one_and_both_ways_each_does() -> None:
         assert same.tolist() == ([True] * 4 + [False] * 2 if causal else [False] * 6)
 
 
+@pytest.mark.parametrize("gradient", [True, False])
 @pytest.mark.parametrize("cuts", [(11,), (1,) * 11, (4, 1, 1, 3, 2)])
-def test_reading_on_from_the_cache_is_reading_at_once(cuts: tuple[int, ...]) -> None:
-    transformer = made()
+def test_reading_on_from_the_cache_is_reading_at_once(cuts: tuple[int, ...], gradient: bool) -> None:
+    transformer = made().requires_grad_(gradient)
     x = torch.randn(11, 3, 12)  # (T, N, D)
     rows = Unpadded.of(mask_of([11] * 3))
     whole = transformer(x.transpose(0, 1).flatten(0, 1), rows)[-1].view(3, 11, 12)
     said, carry = [], None
-    for part in torch.split(x, list(cuts)):
-        top, carry = transformer.read_on(part, carry)
-        said.append(top)
+    with torch.set_grad_enabled(gradient):
+        for part in torch.split(x, list(cuts)):
+            top, carry = transformer.read_on(part, carry)
+            said.append(top)
     assert carry is not None and carry[0].shape == (11, 3, 24)
     assert torch.allclose(torch.cat(said).transpose(0, 1), whole, atol=1e-5)
 

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from pretune.errors import UsageError, choose
 from pretune.layers.compiled import kernels_for
 from pretune.layers.fused_attention import attend as attend_by_kernel
-from pretune.layers.fused_attention import gelu_, norm_
+from pretune.layers.fused_attention import gelu_, linear, norm_
 from pretune.tensors.unpadded import Unpadded
 
 Activation = Literal["gelu", "gelu_tanh"]  # by the error function, or its approximation by tanh
@@ -74,13 +74,21 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, rows: Unpadded) -> Tensor:  # (M, D) -> (M, D)
         p = self.p if self.training else 0.0
         attend = attend_in_groups if x.device.type == "cpu" else attend_padded
-        return attend(self.qkv(x), rows, self.heads, self.causal, p)
+        return attend(self._asked(x), rows, self.heads, self.causal, p)
+
+    def _asked(self, x: Tensor) -> Tensor:
+        """Queries, keys and values: (..., D) -> (..., 3D)."""
+        kernels = kernels_without_gradient(x, self.qkv.weight)
+        if kernels is None:
+            asked: Tensor = self.qkv(x)
+            return asked
+        return linear(kernels, x, self.qkv.weight, self.qkv.bias)
 
     def read_on(self, x: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
         """t more tokens of each of N rows, (t, N, D), after keys and values (T, N, 2D): what the heads
         say of them, (t, N, D), and keys and values of all so far, (T + t, N, 2D)."""
         t, N, D = x.shape
-        q, fresh = torch.split(self.qkv(x), [D, 2 * D], dim=-1)
+        q, fresh = torch.split(self._asked(x), [D, 2 * D], dim=-1)
         kept = fresh if before is None else torch.cat((before, fresh))
         q = _in_heads(q, self.heads)
         k, v = (_in_heads(part, self.heads) for part in kept.chunk(2, dim=-1))
@@ -91,6 +99,13 @@ class Attention(nn.Module):
         return y.permute(2, 0, 1, 3).reshape(t, N, D), kept
 
 
+def kernels_without_gradient(*tensors: Tensor) -> CDLL | None:
+    """The kernels, where no gradient is asked for, and all is float32 on a processor."""
+    if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+        return None
+    return kernels_for(*tensors)
+
+
 def _in_heads(x: Tensor, heads: int) -> Tensor:
     """(T, N, D) -> (N, H, T, d)."""
     T, N, _ = x.shape
@@ -99,7 +114,8 @@ def _in_heads(x: Tensor, heads: int) -> Tensor:
 
 def attend_in_groups(qkv: Tensor, rows: Unpadded, heads: int, causal: bool, p: float) -> Tensor:
     """Rows of equal length together: (M, 3D) -> (M, D). Without dropout and gradient a kernel does it."""
-    if p == 0 and not torch.is_grad_enabled() and (kernels := kernels_for(qkv)) is not None:
+    kernels = kernels_without_gradient(qkv) if p == 0 else None
+    if kernels is not None:
         found = attend_by_kernel(kernels, qkv, rows.groups, heads, causal)
         if found is not None:
             return found
@@ -151,8 +167,8 @@ class Block(nn.Module):
 
     def onwards(self, x: Tensor, said: Tensor) -> Tensor:
         """All that each token does for itself, from what the heads said: (..., D), (..., D) -> (..., D)."""
-        kernels = self._kernels(x, said)
-        if kernels is not None:
+        kernels = kernels_without_gradient(x, said, self.up.weight)
+        if kernels is not None and not (self.training and self.p):
             return self._by_kernels(kernels, x, said)
         y = self.attention.output(said)
         n = self.attention_norm(_added(x, F.dropout(y, self.p, self.training)))
@@ -160,19 +176,13 @@ class Block(nn.Module):
         h: Tensor = self.output_norm(_added(n, F.dropout(y, self.p, self.training)))
         return h
 
-    def _kernels(self, *tensors: Tensor) -> CDLL | None:
-        """Where neither a gradient nor a dropout is asked for, on a processor, in float32."""
-        if torch.is_grad_enabled() or (self.training and self.p) or torch.is_autocast_enabled("cpu"):
-            return None
-        return kernels_for(*tensors, self.up.bias)
-
     def _by_kernels(self, kernels: CDLL, x: Tensor, said: Tensor) -> Tensor:
         """The same: biases, sums, norms and GELU in one passage each, in the memory of the products."""
         first, second = self.attention_norm, self.output_norm
-        y = F.linear(said, self.attention.output.weight)
+        y = linear(kernels, said, self.attention.output.weight)
         n = norm_(kernels, y, self.attention.output.bias, x, first.weight, first.bias, first.eps)
-        u = gelu_(kernels, F.linear(n, self.up.weight), self.up.bias, self.approximate == "tanh")
-        y = F.linear(u, self.down.weight)
+        u = gelu_(kernels, linear(kernels, n, self.up.weight), self.up.bias, self.approximate == "tanh")
+        y = linear(kernels, u, self.down.weight)
         return norm_(kernels, y, self.down.bias, n, second.weight, second.bias, second.eps)
 
 

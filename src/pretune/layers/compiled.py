@@ -187,6 +187,7 @@ def _declare(kernels: CDLL) -> CDLL:
     kernels.gelu.argtypes, kernels.gelu.restype = [c_void_p, c_void_p, c_int64, c_int64, c_int64], None
     kernels.norm.argtypes = [c_void_p] * 5 + [c_double, c_int64, c_int64]
     kernels.norm.restype = None
+    kernels.few.argtypes, kernels.few.restype = [c_void_p] * 4 + [c_int64] * 5, None
     kernels.lanes.argtypes, kernels.lanes.restype = [], c_int64
     return kernels
 

@@ -10,9 +10,12 @@ from ctypes import CDLL
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from pretune.layers.compiled import Attention
 from pretune.layers.threads import FEWEST, each
+
+FEW = 3, 12  # rows whose product costs no more here than the reading of the weight, unlike torch's
 
 
 def attend(
@@ -47,6 +50,27 @@ def attend(
 
     if any(each(share, parts)):
         raise MemoryError("no memory for the buffers of attention")
+    return y
+
+
+def linear(kernels: CDLL, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`F.linear` without a gradient, few rows of it in the time of one reading of the weight.
+
+    x (..., K), weight (N, K) -> (..., N).
+    """
+    rows, (N, K) = x.numel() // weight.shape[1], weight.shape
+    if not FEW[0] <= rows <= FEW[1] or not weight.is_contiguous():
+        return F.linear(x, weight, bias)
+    if x.shape[-1] != K or (bias is not None and (bias.shape != (N,) or not bias.is_contiguous())):
+        raise ValueError("input, weight and bias of a linear layer do not agree in size")
+    x, y = x.contiguous(), x.new_empty(*x.shape[:-1], N)
+    added = None if bias is None else bias.data_ptr()
+
+    def share(first: int, count: int) -> None:
+        of = rows, N, K, first, first + count
+        kernels.few(weight.data_ptr(), added, x.data_ptr(), y.data_ptr(), *of)
+
+    _shared(share, N)
     return y
 
 

@@ -67,12 +67,14 @@ static void product(const float *a, long a_row, const float *b, long b_row, long
             strip(a + r * a_row, a_row, b, b_row, depth, out + r * out_row, out_row, 1, columns);
 }
 
-static float total(vec v)
+INLINE float total(vec v)
 {
-    float sum = 0;
-    for (int l = 0; l < LANES; l++)
-        sum += v[l];
-    return sum;
+    float sums[LANES];
+    store(sums, v);
+    UNROLLED for (int half = LANES / 2; half; half /= 2)
+        UNROLLED for (int l = 0; l < half; l++)
+            sums[l] += sums[l + half];
+    return sums[0];
 }
 
 // Scores of the first `own` tokens become e^(score - the largest), those behind them 0; the sum of all.
@@ -208,4 +210,61 @@ void norm(float *y, const float *bias, const float *x, const float *gain, const 
         for (long c = whole; c < columns; c++)
             y[c] = (y[c] - mean) * scale * gain[c] + shift[c];
     }
+}
+
+#if defined(__AVX__) && !defined(WIDE)
+enum { TOGETHER = 4 }; // rows that share a reading of two columns of weights
+#else
+enum { TOGETHER = 8 };
+#endif
+
+INLINE void dots(const float *w, const float *x, long depth, const float *bias, float *y, long y_row, const int rows,
+                 const int wide)
+{
+    vec sums[TOGETHER][2];
+    UNROLLED for (int r = 0; r < rows; r++)
+        UNROLLED for (int c = 0; c < wide; c++)
+            sums[r][c] = splat(0);
+    long k = 0;
+    for (; k + LANES <= depth; k += LANES) {
+        vec here[2];
+        UNROLLED for (int c = 0; c < wide; c++) {
+            here[c] = load(w + c * depth + k);
+            __builtin_prefetch(w + (wide + c) * depth + k); // the next columns: without, half as fast
+        }
+        UNROLLED for (int r = 0; r < rows; r++) {
+            vec of = load(x + r * depth + k);
+            UNROLLED for (int c = 0; c < wide; c++)
+                sums[r][c] += here[c] * of;
+        }
+    }
+    if (k < depth)
+        UNROLLED for (int r = 0; r < rows; r++)
+            UNROLLED for (int c = 0; c < wide; c++)
+                sums[r][c] += load_some(w + c * depth + k, depth - k) * load_some(x + r * depth + k, depth - k);
+    UNROLLED for (int r = 0; r < rows; r++)
+        UNROLLED for (int c = 0; c < wide; c++)
+            y[r * y_row + c] = (bias ? bias[c] : 0) + total(sums[r][c]);
+}
+
+INLINE void all_dots(const float *w, const float *x, long rows, long depth, const float *bias, float *y, long y_row,
+                     const int wide)
+{
+    for (; rows >= TOGETHER; rows -= TOGETHER, x += TOGETHER * depth, y += TOGETHER * y_row)
+        dots(w, x, depth, bias, y, y_row, TOGETHER, wide);
+    for (; rows >= 4; rows -= 4, x += 4 * depth, y += 4 * y_row)
+        dots(w, x, depth, bias, y, y_row, 4, wide);
+    for (; rows; rows--, x += depth, y += y_row)
+        dots(w, x, depth, bias, y, y_row, 1, wide);
+}
+
+// y = x w' + bias of few rows, as fast as w (columns, depth) is read: columns first to last of y (rows, columns).
+void few(const float *w, const float *bias, const float *x, float *y, int64_t rows, int64_t columns, int64_t depth,
+         int64_t first, int64_t last)
+{
+    long n = first;
+    for (; n + 2 <= last; n += 2)
+        all_dots(w + n * depth, x, rows, depth, bias ? bias + n : 0, y + n, columns, 2);
+    for (; n < last; n++)
+        all_dots(w + n * depth, x, rows, depth, bias ? bias + n : 0, y + n, columns, 1);
 }
