@@ -38,8 +38,10 @@ from torch.nn import functional as F
 from pretune.layers.softmax import softmax_loss
 from pretune.methods.bert.encoder import BERT, BERTConfig
 from pretune.methods.gpt.encoder import GPT, GPTConfig
+from pretune.runs.writers import Decoder
 from pretune.tasks.classification import Classification
 from pretune.tasks.joint import Joint
+from pretune.tasks.next_token import NextToken
 from pretune.tensors.batch import Batch
 from pretune.training.model import Model
 from pretune.training.optimizers import AdamW
@@ -197,12 +199,13 @@ def their_adam(model: nn.Module) -> torch.optim.Optimizer:
 def generation(size: Size, rows: int = 1) -> Pair:
     prompt = torch.randint(1, size.gpt_words - 3, (rows, PROMPT))
     model, other = our_gpt(size).eval(), their_gpt(size, "OpenAIGPTLMHeadModel").eval()
+    decode = Decoder(Model(model, NextToken(0.0).head(model)).eval())
 
     def ours() -> None:
         ids, carry = prompt, None
         for _ in range(WRITTEN):
             top, carry = model.read_on(ids, carry)
-            ids = F.linear(top[:, -1], model.embedding_weight).argmax(-1, keepdim=True)
+            ids = decode(top[:, -1]).argmax(-1, keepdim=True)
 
     def theirs() -> None:
         other.generate(

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from pretune.errors import UsageError
+from pretune.layers.attention import kernels_without_gradient
+from pretune.layers.fused_attention import FEW, linear
 from pretune.layers.packing import packed
 from pretune.methods.gpt.bpe import END as END_OF_WORD
 from pretune.methods.gpt.encoder import GPT
@@ -224,6 +226,9 @@ class Decoder:
         if top.device.type != "cpu" or self._adaptive:
             return self._head.logits(top)
         weight, bias = self._head.decoder()
+        kernels = kernels_without_gradient(top, weight, bias)
+        if kernels is not None and FEW[0] <= len(top) <= FEW[1]:
+            return linear(kernels, top, weight, bias)
         if self._across is None:
             self._across = packed(weight, "across", lambda w: w.t().contiguous())
         return torch.addmm(bias, top, self._across)
