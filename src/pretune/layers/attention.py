@@ -74,15 +74,15 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, rows: Unpadded) -> Tensor:  # (M, D) -> (M, D)
         p = self.p if self.training else 0.0
         attend = attend_in_groups if x.device.type == "cpu" else attend_padded
-        return attend(self._asked(x), rows, self.heads, self.causal, p)
+        return attend(self._asked(x, lent=True), rows, self.heads, self.causal, p)
 
-    def _asked(self, x: Tensor) -> Tensor:
-        """Queries, keys and values: (..., D) -> (..., 3D)."""
+    def _asked(self, x: Tensor, lent: bool = False) -> Tensor:
+        """Queries, keys and values, if `lent` in memory that is soon overwritten: (..., D) -> (..., 3D)."""
         kernels = kernels_without_gradient(x, self.qkv.weight)
         if kernels is None:
             asked: Tensor = self.qkv(x)
             return asked
-        return linear(kernels, x, self.qkv.weight, self.qkv.bias)
+        return linear(kernels, x, self.qkv.weight, self.qkv.bias, lent)
 
     def read_on(self, x: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
         """t more tokens of each of N rows, (t, N, D), after keys and values (T, N, 2D): what the heads
@@ -181,7 +181,8 @@ class Block(nn.Module):
         first, second = self.attention_norm, self.output_norm
         y = linear(kernels, said, self.attention.output.weight)
         n = norm_(kernels, y, self.attention.output.bias, x, first.weight, first.bias, first.eps)
-        u = gelu_(kernels, linear(kernels, n, self.up.weight), self.up.bias, self.approximate == "tanh")
+        u = linear(kernels, n, self.up.weight, lent=True)
+        gelu_(kernels, u, self.up.bias, self.approximate == "tanh")
         y = linear(kernels, u, self.down.weight)
         return norm_(kernels, y, self.down.bias, n, second.weight, second.bias, second.eps)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pretune.layers.compiled import Attention
-from pretune.layers.threads import FEWEST, each
+from pretune.layers.threads import FEWEST, each, scratch
 
 FEW = 3, 12  # rows whose product costs no more here than the reading of the weight, unlike torch's
 
@@ -53,14 +53,23 @@ def attend(
     return y
 
 
-def linear(kernels: CDLL, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(
+    kernels: CDLL, x: Tensor, weight: Tensor, bias: Tensor | None = None, lent: bool = False
+) -> Tensor:
     """`F.linear` without a gradient, few rows of it in the time of one reading of the weight.
 
-    x (..., K), weight (N, K) -> (..., N).
+    x (..., K), weight (N, K) -> (..., N), if `lent` in memory that the next such call may overwrite.
     """
     rows, (N, K) = x.numel() // weight.shape[1], weight.shape
     if not FEW[0] <= rows <= FEW[1] or not weight.is_contiguous():
-        return F.linear(x, weight, bias)
+        if not lent:
+            return F.linear(x, weight, bias)
+        out, flat = scratch(rows, N), x.reshape(rows, K)
+        if bias is None:
+            torch.mm(flat, weight.t(), out=out)
+        else:
+            torch.addmm(bias, flat, weight.t(), out=out)
+        return out.view(*x.shape[:-1], N)
     if x.shape[-1] != K or (bias is not None and (bias.shape != (N,) or not bias.is_contiguous())):
         raise ValueError("input, weight and bias of a linear layer do not agree in size")
     x, y = x.contiguous(), x.new_empty(*x.shape[:-1], N)

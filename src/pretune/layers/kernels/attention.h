@@ -14,10 +14,11 @@ typedef struct {
 } Attention;
 
 #if defined(__AVX__) && !defined(WIDE)
-enum { QUERIES = 4, ACROSS = 2 };
+enum { QUERIES = 6 };
 #else
-enum { QUERIES = 4, ACROSS = 4 };
+enum { QUERIES = 12 }; // as many as the registers hold: keys and values are read again for each lot of them
 #endif
+enum { ACROSS = 2 };
 
 // out[r][c] = sum over k of a[r][k] b[k][c], for some rows and vectors of columns.
 INLINE void corner(const float *a, long a_row, const float *b, long b_row, long depth, float *out, long out_row,
@@ -43,28 +44,33 @@ INLINE void corner(const float *a, long a_row, const float *b, long b_row, long 
 INLINE void strip(const float *a, long a_row, const float *b, long b_row, long depth, float *out, long out_row,
                   const int rows, long columns)
 {
-    for (long at = 0; at < columns; at += ACROSS * LANES) {
-        long wide = (columns - at) / LANES;
-        if (wide >= ACROSS)
-            corner(a, a_row, b + at, b_row, depth, out + at, out_row, rows, ACROSS);
-        else if (ACROSS > 3 && wide == 3)
-            corner(a, a_row, b + at, b_row, depth, out + at, out_row, rows, ACROSS > 3 ? 3 : 1);
-        else if (ACROSS > 2 && wide == 2)
-            corner(a, a_row, b + at, b_row, depth, out + at, out_row, rows, ACROSS > 2 ? 2 : 1);
-        else
-            corner(a, a_row, b + at, b_row, depth, out + at, out_row, rows, 1);
-    }
+    long at = 0;
+    for (; at + ACROSS * LANES <= columns; at += ACROSS * LANES)
+        corner(a, a_row, b + at, b_row, depth, out + at, out_row, rows, ACROSS);
+    for (; at < columns; at += LANES)
+        corner(a, a_row, b + at, b_row, depth, out + at, out_row, rows, 1);
 }
 
-// At most QUERIES rows; columns in whole vectors.
+// How many of the queries that are left are worked on together.
+static long lot(long left)
+{
+    return left >= QUERIES ? QUERIES : QUERIES > 8 && left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+}
+
+// A lot of rows; columns in whole vectors.
 static void product(const float *a, long a_row, const float *b, long b_row, long depth, float *out, long out_row,
                     long rows, long columns)
 {
     if (rows == QUERIES)
         strip(a, a_row, b, b_row, depth, out, out_row, QUERIES, columns);
+    else if (QUERIES > 8 && rows == 8)
+        strip(a, a_row, b, b_row, depth, out, out_row, QUERIES > 8 ? 8 : 1, columns);
+    else if (rows == 4)
+        strip(a, a_row, b, b_row, depth, out, out_row, 4, columns);
+    else if (rows == 2)
+        strip(a, a_row, b, b_row, depth, out, out_row, 2, columns);
     else
-        for (long r = 0; r < rows; r++)
-            strip(a + r * a_row, a_row, b, b_row, depth, out + r * out_row, out_row, 1, columns);
+        strip(a, a_row, b, b_row, depth, out, out_row, 1, columns);
 }
 
 INLINE float total(vec v)
@@ -111,8 +117,9 @@ static void attend_row(const Attention *a, const float *q, float *y, long tokens
     for (long t = 0; t < tokens; t++)
         for (long x = 0; x < a->size; x++)
             turned[x * stride + t] = k[t * row + x];
-    for (long i = 0; i < tokens; i += QUERIES) {
-        long rows = least_long(QUERIES, tokens - i), seen = a->causal ? i + rows : tokens;
+    for (long i = 0, rows; i < tokens; i += rows) {
+        rows = lot(tokens - i);
+        long seen = a->causal ? i + rows : tokens;
         long columns = (seen + LANES - 1) / LANES * LANES;
         float sums[QUERIES];
         product(q + i * row, row, turned, stride, a->size, scores, stride, rows, columns);
