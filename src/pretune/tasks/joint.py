@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
@@ -81,9 +82,9 @@ class JointHead(Head):
         auxiliary = self.auxiliary(scores, batch) * self.targets(batch) / batch.samples
         return task + self.weight * auxiliary, {"task": task, **parts, self.objective: auxiliary}
 
+    @abstractmethod
     def auxiliary(self, scores: Scores, batch: Batch) -> Tensor:
         """A sum over samples; a sample is the mean of its rows, a row of its tokens, 0 without any."""
-        raise NotImplementedError
 
     def targets(self, batch: Batch) -> int:
         return self.main.targets(batch)
