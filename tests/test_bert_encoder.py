@@ -93,6 +93,37 @@ def test_layers_and_all_heads_equal_those_of_transformers(activation: Any) -> No
     assert torch.allclose(logits, said.prediction_logits[batch.mask], atol=1e-5)
 
 
+def test_a_causal_one_is_the_decoder_of_transformers_and_is_summed_up_at_its_last_token() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=WORDS,
+        hidden_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=12,
+        is_decoder=True,
+    )
+    theirs = transformers.BertForPreTraining(config).eval()
+    for p in theirs.parameters():
+        torch.nn.init.normal_(p, std=0.4)
+    ours, batch = encoder(causal=True), batch_of()
+    ours.load_state_dict(from_transformers(theirs))
+    said = theirs.bert(batch.ids, batch.mask, batch.segments).last_hidden_state
+    found = ours(batch)
+    assert torch.allclose(found.layers[-1], said * batch.mask[..., None], atol=1e-5)
+    assert ours.pooler is not None
+    for row, length in enumerate(LENGTHS):
+        assert torch.allclose(found.summary[row], ours.pooler(said[row, length - 1]).tanh(), atol=1e-5)
+        alone = ours(_row(batch, row, length))
+        assert torch.allclose(alone.summary[0], found.summary[row], atol=1e-6)
+
+
+def _row(batch: Batch, row: int, length: int) -> Batch:
+    ids, mask, segments = (x[row : row + 1, :length] for x in (batch.ids, batch.mask, batch.segments))
+    return Batch(ids, mask, segments, torch.zeros(1, dtype=torch.long))
+
+
 def test_the_base_size_has_the_parameters_of_the_release() -> None:
     with torch.device("meta"):
         whole = BERT(BERTConfig(), 30522, 0)

@@ -266,6 +266,21 @@ def test_80_10_and_10_of_a_hundred_and_15_of_a_hundred_tokens() -> None:
     assert 0.4 < np.mean([one.elsewhere for one in long]) < 0.8
 
 
+def test_from_left_to_right_each_word_is_asked_for_where_the_one_before_it_stands() -> None:
+    documents = texts(3, 1)
+    making = Making(12, 10, 0.0, pairs=False)
+    made = list(generated(documents, making, MARKS, Random(0)))
+    assert {i for one in made for i in one.ids} <= {CLASSIFY, SEPARATOR} | {
+        i for document in documents for sentence in document for i in sentence
+    }
+    for one in made:
+        assert one.ids[0] == CLASSIFY and one.ids[-1] == SEPARATOR and len(one.ids) <= 12
+        assert one.places == list(range(len(one.ids) - 2))
+        assert one.labels == [one.ids[place + 1] for place in one.places]
+    read = sorted(i for one in made for i in one.labels)
+    assert read == sorted(i for document in documents for sentence in document for i in sentence)
+
+
 def test_without_pairs_every_token_is_read_once_in_its_order() -> None:
     said = texts(12, 5)
     made = list(generated(said, Making(16, 3, short=0.5, pairs=False), MARKS, Random(1)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from math import exp
+from math import exp, log
 from pathlib import Path
 from random import Random
 from typing import Any, get_args
@@ -26,8 +26,12 @@ from pretune.methods.bert.instances import Making
 from pretune.methods.bert.pretraining import ADAPTATION, PRETRAINING, BERTPretraining
 from pretune.methods.bert.reading import InstanceSource, Leg, SentenceFile, marks_of
 from pretune.methods.bert.tokens import BERTCodec, BERTCodecConfig
+from pretune.runs.importing import export
+from pretune.runs.language_model import LanguageModel
 from pretune.runs.run import TABLES, adapt, load_start, pretrain
 from pretune.runs.starts import Start
+from pretune.tasks.classification import Classification
+from pretune.tasks.joint import Joint
 from pretune.tasks.masked_words import MaskedWords, MaskedWordsHead, masked_scores
 from pretune.tensors.batch import Batch, collate
 from pretune.tensors.streams import NO_TARGET
@@ -245,6 +249,54 @@ def test_a_tiny_bert_learns_a_tiny_text(changes: dict[str, Any]) -> None:
     if "next_accuracy" in found:
         assert found["next_loss"] < untrained["next_loss"]
     assert not made.training
+
+
+def test_a_causal_one_learns_the_next_word_and_nothing_tells_it_in_advance(tmp_path: Path) -> None:
+    read = codec()
+    made = encoder(read, width=32, causal=True)
+    settings = replace(QUICK, objective="ltr", long_share=0.0, length=32, epochs=12)
+    found = settings.run(made, read, Corpus.around(corpus), Corpus.around(held_out), QUIET)
+    # "The A sees the B.", five choices of a topic's words of which no reader could tell more than that
+    fewest = (log(2) + log(3) + log(2) + log(2)) / 6
+    assert fewest - 0.1 < found["loss"] < 1.0
+    source = batches(read, tmp_path)
+    batch = replace(source.batch(0, 0), gold={})
+    other = replace(
+        batch, ids=torch.where(torch.arange(batch.ids.shape[1]) > 5, batch.ids.flip(0), batch.ids)
+    )
+    assert torch.equal(made(batch).layers[-1][:, :6], made(other).layers[-1][:, :6])
+
+
+@pytest.mark.parametrize(("objective", "causal"), [("ltr", False), ("mlm", True), ("mlm+nsp", True)])
+def test_what_is_predicted_must_not_be_seen(objective: Any, causal: bool) -> None:
+    read = codec()
+    with pytest.raises(UsageError, match=r"encoder\.causal=true"):
+        replace(QUICK, objective=objective).run(
+            encoder(read, causal=causal), read, Corpus.around(corpus), None, QUIET
+        )
+
+
+def test_what_asks_for_masked_words_refuses_one_that_reads_from_left_to_right(tmp_path: Path) -> None:
+    pretrain(
+        METHODS["bert"],
+        Corpus.around(corpus),
+        None,
+        tmp_path / "causal",
+        pretraining=replace(QUICK, objective="ltr", max_steps=2, long_share=0.0),
+        codec_config=BERTCodecConfig(vocab_size=120, context=32),
+        encoder_config=BERTConfig(16, 2, 2, context=32, causal=True),
+        fitting=QUIET,
+    )
+    start = load_start(tmp_path / "causal")
+    assert isinstance(start, Start) and start.encoder.config.causal
+    with pytest.raises(UsageError, match="predicts no masked words"):
+        Joint(Classification(labels=("a", "b"))).head(start.encoder)
+    with pytest.raises(UserError, match="reads from left to right"):
+        LanguageModel.load(tmp_path / "causal")
+    for layout in ("transformers", "tensorflow"):
+        with pytest.raises(UserError, match="no counterpart"):
+            export(tmp_path / "causal", layout, tmp_path / layout)
+        assert not (tmp_path / layout).exists()
 
 
 def test_the_last_epoch_is_reported_where_nothing_is_held_out() -> None:

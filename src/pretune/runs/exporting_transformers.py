@@ -223,6 +223,11 @@ def _bert(exported: Exported) -> list[str]:
 
 def _bert_config(encoder: BERT, codec: BERTCodec) -> dict[str, Any]:
     config = encoder.config
+    if config.causal:
+        raise UserError(
+            "a BERT that reads from left to right (encoder.causal) has no counterpart there: others sum a text "
+            "up at [CLS], which in it has seen nothing; export gpt instead"
+        )
     return {
         "vocab_size": codec.size,
         "hidden_size": config.width,
@@ -262,9 +267,10 @@ def _checkpoint(exported: Exported) -> list[str]:
     encoder, codec = exported.start.encoder, exported.start.codec
     assert isinstance(encoder, BERT) and isinstance(codec, BERTCodec)
     head = linear_head(exported)
+    config = _bert_config(encoder, codec)
     tensors = {"classifier.weight": head.weight.float(), "classifier.bias": head.bias.float()} if head else {}
     write_checkpoint(encoder, exported.out / "bert_model.ckpt", tensors)
-    write_json(exported.out / "bert_config.json", _bert_config(encoder, codec))
+    write_json(exported.out / "bert_config.json", config)
     write_text(exported.out / "vocab.txt", "".join(f"{word}\n" for word in codec.vocab.words))
     notes = [f"{sum(x.numel() for x in encoder.parameters()):,} parameters in Google's layout"]
     if codec.config.style != "google":

@@ -201,6 +201,11 @@ def _task(folder: Path, start: Start) -> Task:
                 f"{folder} has no heads of pretraining, so it predicts no words; import a checkpoint that "
                 f"has them, or let it learn them: pretune adapt {folder} CORPUS --out DIR"
             )
+        if encoder.causal:
+            raise UserError(
+                f"{folder} is a BERT that reads from left to right, made for comparing it with one that "
+                "reads both ways (encoder.causal); to ask for probabilities of words pretrain gpt"
+            )
         return MaskedWords()
     if getattr(encoder, "embedding_weight", None) is not None:
         return NextToken()

@@ -131,6 +131,9 @@ class Masking(Protocol):
     mask_id: int | None
 
     @property
+    def causal(self) -> bool: ...
+
+    @property
     def words(self) -> torch.nn.Embedding: ...
 
     @property
@@ -155,6 +158,11 @@ class MaskedWordsBeside(JointHead):
                 "an auxiliary objective needs what predicts masked words, which this "
                 f"{type(encoder).__name__} lacks; start from one pretrained here or imported with its heads, "
                 "or set recipe.auxiliary=0"
+            )
+        if bert.causal:
+            raise UsageError(
+                "a BERT that reads from left to right (encoder.causal) predicts no masked words; set "
+                "recipe.auxiliary=0, or take gpt"
             )
 
     def auxiliary(self, scores: Scores, batch: Batch) -> Tensor:

@@ -34,6 +34,7 @@ class BERTConfig:
     attention_dropout: float = 0.1  # of the weights of attention
     pretraining_heads: bool = True  # what predicts masked words and next sentences
     pooler: bool = True  # the summary is tanh(W h + b) of the first token's h; False: h itself
+    causal: bool = False  # no token sees those after it ("LTR", 5.1); the summary is the last token's
     checkpointing: bool = False  # less memory in training, for a third more time
 
     def __post_init__(self) -> None:
@@ -56,7 +57,7 @@ class BERTConfig:
             inner=4 * self.width if self.inner is None else self.inner,
             activation=self.activation,
             norm_eps=self.norm_eps,
-            causal=False,
+            causal=self.causal,
             attention_dropout=self.attention_dropout,
             residual_dropout=self.dropout,
             checkpointing=self.checkpointing,
@@ -64,7 +65,8 @@ class BERTConfig:
 
 
 class BERT(Encoder):
-    """Words, positions and segments, normalised, then blocks. Rows begin with [CLS], which sums them up.
+    """Words, positions and segments, normalised, then blocks. Rows begin with [CLS], which sums them up; where
+    attention is causal, the [SEP] at their end does.
 
     For pretraining there are a transform before the decoder of masked words, which is tied to `words`, its
     bias, and the classifier of next sentences. `mask_id`, which stands for a masked word, is needed only
@@ -88,6 +90,10 @@ class BERT(Encoder):
         self.nsp = nn.Linear(D, 2) if heads else None
         self.width = self.summary_width = D
         self.apply(_initialise)
+
+    @property
+    def causal(self) -> bool:
+        return self.config.causal
 
     def layer_widths(self) -> tuple[int, ...]:
         return (self.width,) * (self.config.layers + 1)
@@ -148,8 +154,10 @@ class BERT(Encoder):
         x = words + self.positions(rows.place) + self.types(rows.pack(batch.segments))
         x = F.dropout(self.embedding_norm(x), self.config.dropout, self.embedding_norm.training)
         layers = tuple(rows.unpack(h) for h in self.transformer(x, rows))  # L + 1 × (N, T, D)
-        first = batch.mask.long().argmax(1)  # (N,)
-        summary = layers[-1][torch.arange(len(first), device=first.device), first]  # (N, D)
+        places = torch.arange(batch.mask.shape[1], device=batch.mask.device)  # (T,)
+        last = (places * batch.mask).amax(1)  # (N,)
+        at = last if self.config.causal else batch.mask.long().argmax(1)
+        summary = layers[-1][torch.arange(len(at), device=at.device), at]  # (N, D)
         if self.pooler is not None:
             summary = self.pooler(summary).tanh()
         return Encoded(layers, batch.mask, summary)

@@ -43,7 +43,7 @@ class Making:
     predictions: int = 20
     """Words that are masked in one at most."""
     masked: float = 0.15
-    """Share of its tokens that are masked."""
+    """Share of its tokens that are masked; 0: none, and each word is told by those before it."""
     short: float = 0.1
     """Share of documents that are cut into shorter instances, of a drawn length."""
     whole_words: bool = False
@@ -56,6 +56,8 @@ class Making:
             raise UsageError(
                 f"instances of {self.length} tokens have no room for two segments; give 5 or more"
             )
+        if self.pairs and not self.masked:
+            raise UsageError("words are told from left to right in single segments; set pairs=False")
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,10 @@ def generated(
     for _ in range(dupe_factor):
         for number in range(len(order)):
             for first, second, elsewhere in cut(documents, order, number, making, chance):
-                yield _masked(first, second, elsewhere, making, marks, chance)
+                if making.masked:
+                    yield _masked(first, second, elsewhere, making, marks, chance)
+                else:
+                    yield _following(first, marks)
 
 
 def _pairs(
@@ -181,6 +186,12 @@ def _runs(
             waiting = waiting[wanted:]
     if waiting:
         yield waiting, [], False
+
+
+def _following(words: Ids, marks: Marks) -> Instance:
+    """Each word is asked for at the token before it; the end of a segment, which is no sentence's, is not."""
+    ids = [marks.classify, *words, marks.separator]
+    return Instance(ids, len(ids), False, list(range(len(words))), words)
 
 
 def _masked(

@@ -38,7 +38,7 @@ from pretune.training.schedules import BERTLinear, Schedule, WarmupLinear
 from pretune.training.sources import own_rank, own_world
 from pretune.training.stage import Group, Stage, stage_numbered
 
-Objective = Literal["mlm+nsp", "mlm"]
+Objective = Literal["mlm+nsp", "mlm", "ltr"]
 Algorithm = Literal["bert_adam", "adamw"]
 ScheduleName = Literal["linear", "linear_after_warmup"]
 
@@ -58,7 +58,8 @@ class BERTPretraining:
 
     objective: Objective = "mlm+nsp"
     """mlm+nsp: masked words in pairs of segments, and whether the second follows; mlm: masked words in single
-    segments of running text (the ablation without next sentences, section 5.1)."""
+    segments of running text ("No NSP", section 5.1); ltr: the next word in those, from left to right ("LTR
+    & No NSP"), which needs encoder.causal=true."""
     epochs: int = 10
     """Passes over the corpus, about 40 in the paper; those over longer rows count by their steps."""
     max_steps: int | None = None
@@ -131,6 +132,8 @@ class BERTPretraining:
         for name in ("long_share", "masked", "short", "warmup_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"pretraining.{name} is {getattr(self, name)}; it must be between 0 and 1")
+        if not self.masked and self.objective != "ltr":
+            raise UsageError("pretraining.masked is 0, so that nothing would be predicted; give more")
         for name in ("length", "long_length"):
             if getattr(self, name) < 5:
                 raise UsageError(
@@ -167,6 +170,12 @@ class BERTPretraining:
     def _checked(self, encoder: Encoder, codec: Codec) -> tuple[BERT, BERTCodec]:
         if not isinstance(encoder, BERT) or not isinstance(codec, BERTCodec):
             raise UsageError("this pretraining is for BERT only; choose the method bert")
+        if encoder.config.causal != (self.objective == "ltr"):
+            raise UsageError(
+                f"objective is {self.objective}, and encoder.causal is {str(encoder.config.causal).lower()}: "
+                "what tells words from those before them must not see those after them. objective=ltr goes "
+                "with encoder.causal=true, the others with false"
+            )
         for name in ("length", *(["long_length"] if self.long_share else [])):
             said, most = getattr(self, name), encoder.config.context
             if said > most:
@@ -218,10 +227,11 @@ class BERTPretraining:
 
     def making(self, length: int) -> Making:
         """How instances of that length are made."""
+        following = self.objective == "ltr"
         return Making(
             length,
-            max(1, ceil(self.masked * length)),
-            self.masked,
+            length - 2 if following else max(1, ceil(self.masked * length)),
+            0.0 if following else self.masked,
             self.short,
             self.whole_words,
             self.objective == "mlm+nsp",
