@@ -225,8 +225,8 @@ def _bert_config(encoder: BERT, codec: BERTCodec) -> dict[str, Any]:
     config = encoder.config
     if config.causal:
         raise UserError(
-            "a BERT that reads from left to right (encoder.causal) has no counterpart there: others sum a text "
-            "up at [CLS], which in it has seen nothing; export gpt instead"
+            "a BERT that reads from left to right (encoder.causal) has no counterpart there: others sum "
+            "texts up at [CLS], which in it has seen nothing; export gpt instead"
         )
     return {
         "vocab_size": codec.size,

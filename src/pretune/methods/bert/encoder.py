@@ -34,7 +34,7 @@ class BERTConfig:
     attention_dropout: float = 0.1  # of the weights of attention
     pretraining_heads: bool = True  # what predicts masked words and next sentences
     pooler: bool = True  # the summary is tanh(W h + b) of the first token's h; False: h itself
-    causal: bool = False  # no token sees those after it ("LTR", 5.1); the summary is the last token's
+    causal: bool = False  # no token sees later ones ("LTR", 5.1); the last one sums up
     checkpointing: bool = False  # less memory in training, for a third more time
 
     def __post_init__(self) -> None:
@@ -65,8 +65,8 @@ class BERTConfig:
 
 
 class BERT(Encoder):
-    """Words, positions and segments, normalised, then blocks. Rows begin with [CLS], which sums them up; where
-    attention is causal, the [SEP] at their end does.
+    """Words, positions and segments, normalised, then blocks. Rows begin with [CLS], which sums them up;
+    where attention is causal, the [SEP] at their end does.
 
     For pretraining there are a transform before the decoder of masked words, which is tied to `words`, its
     bias, and the classifier of next sentences. `mask_id`, which stands for a masked word, is needed only
