@@ -136,12 +136,14 @@ def test_the_base_size_has_the_parameters_of_the_release() -> None:
     ]
 
 
-def test_weights_begin_as_the_release_draws_them() -> None:
-    fresh = BERT(BERTConfig(64, 2, 4), 2000, 0)
+@pytest.mark.parametrize("deviation", [0.02, 0.05])
+def test_weights_begin_as_the_release_draws_them_or_wider(deviation: float) -> None:
+    assert BERTConfig().deviation == 0.02
+    fresh = BERT(BERTConfig(64, 2, 4, deviation=deviation), 2000, 0)
     assert fresh.mlm_transform is not None and fresh.pooler is not None
     for weight in (fresh.words.weight, fresh.positions.weight, fresh.mlm_transform.weight):
-        assert float(weight.std()) == pytest.approx(0.02 * 0.88, rel=0.05)
-        assert float(weight.abs().max()) <= 0.04
+        assert float(weight.detach().std()) == pytest.approx(deviation * 0.88, rel=0.05)
+        assert float(weight.detach().abs().max()) <= 2 * deviation
     assert fresh.words.weight[0].any() and not fresh.pooler.bias.any()
 
 
@@ -234,7 +236,12 @@ def test_reading_from_vectors_is_reading_and_has_a_gradient() -> None:
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"types": 0}, "types is 0"), ({"dropout": -0.1}, "dropout is -0.1"), ({"pooler": False}, "pooler")],
+    [
+        ({"types": 0}, "types is 0"),
+        ({"dropout": -0.1}, "dropout is -0.1"),
+        ({"pooler": False}, "pooler"),
+        ({"deviation": 0.0}, "deviation is 0"),
+    ],
 )
 def test_what_makes_no_bert_is_refused(change: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):

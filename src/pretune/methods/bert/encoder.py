@@ -36,6 +36,7 @@ class BERTConfig:
     pooler: bool = True  # the summary is tanh(W h + b) of the first token's h; False: h itself
     causal: bool = False  # no token sees later ones ("LTR", 5.1); the last one sums up
     checkpointing: bool = False  # less memory in training, for a third more time
+    deviation: float = 0.02  # of weights as they begin; narrow networks may want 0.02 · √(768 / width)
 
     def __post_init__(self) -> None:
         self.transformer()
@@ -43,6 +44,8 @@ class BERTConfig:
         for name in ("context", "types"):
             if getattr(self, name) < 1:
                 raise UsageError(f"encoder.{name} is {getattr(self, name)}; it must be at least 1")
+        if not self.deviation > 0:
+            raise UsageError(f"encoder.deviation is {self.deviation:g}; it must be above 0")
         if self.pretraining_heads and not self.pooler:
             raise UsageError(
                 "encoder.pooler is False, but next sentences are predicted from what it says; "
@@ -89,7 +92,7 @@ class BERT(Encoder):
         self.mlm_bias = nn.Parameter(torch.zeros(vocab_size)) if heads else None  # (V,)
         self.nsp = nn.Linear(D, 2) if heads else None
         self.width = self.summary_width = D
-        self.apply(_initialise)
+        self._initialise()
 
     @property
     def causal(self) -> bool:
@@ -149,6 +152,15 @@ class BERT(Encoder):
         found: Tensor = self.mlm_norm(F.gelu(self.mlm_transform(hidden), approximate=approximate))
         return found
 
+    def _initialise(self) -> None:
+        """Normal, cut at two deviations, as the release."""
+        deviation = self.config.deviation
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Embedding)):
+                nn.init.trunc_normal_(module.weight, std=deviation, a=-2 * deviation, b=2 * deviation)
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+
     def _read(self, words: Tensor, rows: Unpadded, batch: Batch) -> Encoded:
         """From vectors of words (M, D)."""
         x = words + self.positions(rows.place) + self.types(rows.pack(batch.segments))
@@ -170,11 +182,3 @@ class BERT(Encoder):
                 "BERT knows; shorten it, or pretrain with a larger encoder.context"
             )
         return rows
-
-
-def _initialise(module: nn.Module) -> None:
-    """Normal of deviation 0.02, cut at two of them, as the release."""
-    if isinstance(module, (nn.Linear, nn.Embedding)):
-        nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
-    if isinstance(module, nn.Linear):
-        nn.init.zeros_(module.bias)
