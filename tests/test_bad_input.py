@@ -86,6 +86,13 @@ CASES: list[tuple[str, str, bytes, dict[str, Any], str]] = [
         r"a\.csv: no column 'lable' \(--label\); did you mean 'label'\? columns: 'text', 'label'",
     ),
     (
+        "two columns in one option",
+        "a.csv",
+        GOOD.encode(),
+        {"text": ["text, label"]},
+        r"no column 'text, label' \(--text\); each has an option of its own: --text text --text label; columns",
+    ),
+    (
         "missing text column",
         "a.jsonl",
         b'{"review": "good", "stars": 5}\n',

@@ -55,8 +55,11 @@ def find(table: Table, name: str, option: str) -> int:
         return table.columns.index(name)
     if name.isdecimal() and int(name) < len(table.columns):
         return int(name)
+    several = [part.strip() for part in name.split(",")]
     near = get_close_matches(name, table.columns, n=1)
     hint = f"did you mean {shown(near[0])}? " if near else ""
+    if len(several) > 1 and set(several) <= set(table.columns):
+        hint = f"each has an option of its own: {' '.join(f'{option} {part}' for part in several)}; "
     there = ", ".join(shown(column) for column in table.columns[:12])
     raise UserError(f"{table.name}: no column {shown(name)} ({option}); {hint}columns: {there}")
 
