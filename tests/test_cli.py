@@ -227,6 +227,7 @@ FINETUNE = ["finetune", "classification", "TRAIN", "--out", "OUT", "--quiet"]
         ([*FINETUNE, "--from", "nowhere"], 1, "nowhere: no such model folder"),
         ([*FINETUNE, "--from", "MODEL", "--method", "ulmfit"], 2, "holds wordvectors; leave --method out"),
         ([*FINETUNE, "--from", "MODEL", "codec.language=zh"], 2, "codec.… cannot be chosen anew"),
+        ([*FINETUNE, "--from", "MODEL", "encoder.width=9"], 2, "encoder.width comes with the weights of"),
         ([*FINETUNE, "--vectors", "x.txt", "--method", "ulmfit"], 2, "--vectors are for wordvectors"),
         ([*FINETUNE, "recipe.lr=fast"], 2, "recipe.lr is 'fast'; a number is wanted"),
         ([*FINETUNE, "recipe.lrr=1"], 2, "recipe.lrr does not exist; did you mean 'lr'?"),

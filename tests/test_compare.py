@@ -486,6 +486,39 @@ def test_a_pretrained_folder_is_adapted_and_its_vocabulary_serves_from_scratch(t
     assert plain.data["starts"] == {}
 
 
+def test_dropout_of_a_given_start_is_chosen_and_its_size_is_not(tmp_path: Path) -> None:
+    save_start(tiny.start("bert", seed=5), tmp_path / "bert", {})
+    options: dict[str, Any] = {
+        "methods": ["bert"],
+        "sizes": [24],
+        "seeds": 1,
+        "from_": [tmp_path / "bert"],
+        "unlabelled": "none",
+    }
+    once = {"epochs": 1, "least_steps": 0}
+    plain, dropped = (
+        quick(tmp_path / str(p), **options, settings={"recipe": once, "bert": {"encoder": encoder}})
+        for p, encoder in ((0, {}), (9, {"dropout": 0.9}))
+    )
+    for one, other in zip(plain.rows, dropped.rows, strict=True):
+        assert one.contender == other.contender and one.parameters == other.parameters
+    losses = [
+        json.loads(path.read_text())["history"][0]["loss"]
+        for p in "09"
+        for path in sorted((tmp_path / p / "cells").glob("bert-full-*"))
+    ]
+    assert len(set(losses)) == len(losses) == 4
+    assert load_model_config(tmp_path / "9" / "best")["dropout"] == 0.9
+    with pytest.raises(UsageError, match=r"encoder\.layers comes with the weights of --from bert"):
+        quick(tmp_path / "wide", **options, settings={"encoder": {"layers": 3}})
+
+
+def load_model_config(folder: Path) -> dict[str, Any]:
+    """Of the encoder."""
+    found: dict[str, Any] = json.loads((folder / "config.json").read_text())["encoder"]
+    return found
+
+
 @pytest.mark.slow
 def test_elmo_is_compared_by_every_recipe_and_its_layers_are_reported(tmp_path: Path) -> None:
     start = tiny.start("elmo")

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 import tiny
+from pretune.config import update
 from pretune.data.samples import Sample, sample
 from pretune.errors import UsageError, UserError
 from pretune.methods import METHODS
@@ -31,9 +33,10 @@ from pretune.runs.run import (
     pretrain,
     recipe_for,
 )
-from pretune.runs.starts import save_start
+from pretune.runs.starts import adjusted, save_start
 from pretune.tasks.classification import Classification
 from pretune.training.loop import Fitting
+from pretune.training.sources import task_batch
 
 QUIET = Fitting(device="cpu", quiet=True)
 SAMPLES = tiny.labelled(12)
@@ -96,6 +99,36 @@ def test_finetuning_leaves_its_start_as_it_was() -> None:
     before = {name: x.clone() for name, x in start.encoder.state_dict().items()}
     trained(start)
     assert all(torch.equal(x, before[name]) for name, x in start.encoder.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("method", "setting"),
+    [
+        ("gpt", {"residual_dropout": 0.9}),
+        ("bert", {"attention_dropout": 0.9}),
+        ("elmo", {"dropout": 0.9}),
+        ("ulmfit", {"task_drop_mult": 0.0}),
+        ("ulmfit", {"task": {"weight": 0.9}}),
+    ],
+)
+def test_what_no_weight_depends_on_is_chosen_anew(method: str, setting: dict[str, Any]) -> None:
+    old = tiny.start(method)
+    new = adjusted(old, setting)
+    assert new.encoder_config == update(old.encoder_config, setting, "encoder") != old.encoder_config
+    weights = old.encoder.state_dict()
+    assert all(torch.equal(x, weights[name]) for name, x in new.encoder.state_dict().items())
+    for name in set(tiny.ENCODER[method]) - set(old.method.adjustable) - {"deviation"}:
+        with pytest.raises(UsageError, match=rf"encoder\.{name} comes with the weights"):
+            adjusted(old, {name: tiny.ENCODER[method][name]})
+    batch = task_batch(TASK, old.codec, SAMPLES, TASK.rows(old.codec, SAMPLES), gold=False)
+
+    def trained(start: Start) -> Tensor:
+        start.encoder.purpose("task")
+        torch.manual_seed(0)
+        found: Tensor = start.encoder.train()(batch).layers[-1].detach()
+        return found
+
+    assert not torch.allclose(trained(old), trained(new), atol=1e-3)
 
 
 def test_frozen_features_leave_the_encoder_equal_to_the_bit(tmp_path: Path) -> None:

@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from random import Random
 from typing import Any
 
-import torch
-
 from pretune.config import build, update
 from pretune.data.samples import Sample, sample
 from pretune.methods import METHODS
@@ -35,7 +33,14 @@ ENCODER: dict[str, dict[str, Any]] = {
         "softmax": True,
     },
     "gpt": {"width": 8, "layers": 2, "heads": 2, "context": 64, "deviation": 0.3},
-    "bert": {"width": 8, "layers": 2, "heads": 2, "context": 64, "pretraining_heads": False},
+    "bert": {
+        "width": 8,
+        "layers": 2,
+        "heads": 2,
+        "context": 64,
+        "pretraining_heads": False,
+        "deviation": 0.3,
+    },
 }
 EPOCHS: dict[str, dict[str, Any]] = {
     "features": {"epochs": 1, "lr": 0.05},
@@ -67,13 +72,7 @@ def start(method: str, seed: int = 0, **encoder: Any) -> Start:
     found = METHODS[method]
     codec = build(found.codec_config, CODEC[method], "codec")
     shape = build(found.encoder_config, {**ENCODER[method], **encoder}, "encoder")
-    made = scratch(found, "", corpus, seed, codec, encoder_config=shape)
-    if method == "bert":  # whose weights of 0.02 would say nothing at this width
-        with torch.no_grad():
-            for weight in made.encoder.parameters():
-                if weight.dim() > 1:
-                    weight.mul_(15)
-    return made
+    return scratch(found, "", corpus, seed, codec, encoder_config=shape)
 
 
 def recipe(name: str, **changes: Any) -> Recipe:

@@ -178,14 +178,16 @@ def started_from(
     from pretune.runs.folders import read_config
     from pretune.runs.guests import hint
     from pretune.runs.run import TABLES, load_start, scratch
-    from pretune.runs.starts import method_to_begin, side_by_side, vectors_start
+    from pretune.runs.starts import adjusted, method_to_begin, side_by_side, vectors_start
 
     if name != "scratch":
         given = [option for option, value in (("--vectors", vectors), ("--language", language)) if value]
-        given += [f"{section}.…" for section in ("encoder", "codec") if said[section]]
+        given += ["codec.…"] if said["codec"] else []
         if given:
             raise UsageError(f"{given[0]} cannot be chosen anew with --from {name}: the folder has its own")
-        found = load_start(Path(name))
+        loaded = load_start(Path(name))
+        some = [adjusted(x, said["encoder"]) for x in (loaded if isinstance(loaded, list) else [loaded])]
+        found = some if isinstance(loaded, list) else some[0]
         one = found[0] if isinstance(found, list) else found
         if method is not None and one.method.name != method:
             raise UsageError(f"--method is {method}, but {name} holds {one.method.name}; leave --method out")

@@ -64,4 +64,5 @@ class Method:
     recipes: Mapping[str, Recipe] = field(default_factory=dict)  # what other names of recipes mean here
     learner: Callable[[Any], Any] = lambda config: config  # encoder settings with all that pretraining needs
     vocabulary: Vocabulary = "target"  # of adaptation, where none is asked for
+    adjustable: tuple[str, ...] = ()  # encoder settings that no weight depends on, such as dropout
     beside: Beside | None = None  # one encoder of several directions; None: there is no such thing

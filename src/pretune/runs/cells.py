@@ -37,6 +37,7 @@ class Setting:
     fingerprint: str = ""  # of what the folder holds, or of all that it will be made from
     task: Mapping[str, Any] = field(default_factory=dict)  # options of the head
     fitting: Mapping[str, Any] = field(default_factory=dict)  # device, precision, patience, …
+    encoder: Mapping[str, Any] = field(default_factory=dict)  # other than the folder's; in `fingerprint`
 
 
 @dataclass(frozen=True)
@@ -256,17 +257,18 @@ def _start(cell: Cell) -> Start | list[Start]:
     from dataclasses import replace
 
     from pretune.runs.run import load_start
-    from pretune.runs.starts import fresh
+    from pretune.runs.starts import adjusted, fresh
 
     assert cell.setting.folder is not None
     start = load_start(cell.setting.folder)
-    if cell.setting.contender.start != "scratch":
-        return start
 
-    def anew(old: Start) -> Start:
-        return replace(old, encoder=fresh(old.method, old.encoder_config, old.codec, cell.seed))
+    def own(loaded: Start) -> Start:
+        one = adjusted(loaded, cell.setting.encoder)
+        if cell.setting.contender.start != "scratch":
+            return one
+        return replace(one, encoder=fresh(one.method, one.encoder_config, one.codec, cell.seed))
 
-    return [anew(one) for one in start] if isinstance(start, list) else anew(start)
+    return [own(one) for one in start] if isinstance(start, list) else own(start)
 
 
 def _said(answer: Any) -> Any:

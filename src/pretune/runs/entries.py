@@ -40,6 +40,7 @@ class Base:
     folder: Path | None
     needs: Preparation | None
     out: Path
+    given: bool = False  # whether it is one of --from, whose sizes are settled
 
     @property
     def place(self) -> Path:
@@ -142,11 +143,11 @@ def _bases(
     bases = []
     for folder, name in zip(folders, _names(folders), strict=True):
         if words or method == GUEST or not problem.adapts:  # word vectors are no language model: as they are
-            bases.append(Base(name, folder, None, out))
+            bases.append(Base(name, folder, None, out, given=True))
             continue
         title = f"{name}, adapted"
         needs = _preparation(f"{method} from {title}", "adapt", method, options, problem, folder, texts)
-        bases.append(Base(title, None, needs, out))
+        bases.append(Base(title, None, needs, out, given=True))
     if words and vectors is not None:
         if not vectors.is_file():
             raise UsageError(f"--vectors {vectors}: no such file")
@@ -201,12 +202,14 @@ def _of(method: str, base: Base, scratch: bool, options: Options, asks: str) -> 
     from pretune.config import described, merge
     from pretune.recipes import VARIANTS
     from pretune.runs.run import TABLES
-    from pretune.runs.starts import method_named
+    from pretune.runs.starts import check_adjustable, method_named
 
     record = method_named(method)
     own = record.task_options if asks == "classification" else {}  # the paper's head
     task = merge(own, options.table("task", method))
     fitting = {"device": options.device, **options.table("fitting", method)}
+    encoder = options.table("encoder", method) if base.given else {}
+    check_adjustable(record, encoder, f"--from {base.name}")
     start = "scratch" if scratch else base.name
     found = []
     for name in options.recipes or [None]:
@@ -214,7 +217,8 @@ def _of(method: str, base: Base, scratch: bool, options: Options, asks: str) -> 
         settings = described(_changed(recipe, name, options, method), TABLES)
         contender = Contender(method, name if name in VARIANTS else str(settings["kind"]), start)
         fingerprint = _with_vectors(base.fingerprint, settings.get("vectors"))
-        setting = Setting(contender, settings, base.place, fingerprint, task, fitting)
+        fingerprint = digest([fingerprint, encoder]) if encoder else fingerprint
+        setting = Setting(contender, settings, base.place, fingerprint, task, fitting, encoder)
         found.append(Entry(setting, base.needs))
     return found
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from pretune.config import build, imported, to_dict
+from pretune.config import build, imported, to_dict, update
 from pretune.data.rows import Codec
 from pretune.data.vocab import Vocab
 from pretune.encoder import Encoder
@@ -141,6 +141,25 @@ def for_task(start: Start, auxiliary: bool = False) -> Start:
     """A copy to teach a task to; with `auxiliary` what predicts words is kept, to go on learning."""
     encoder = deepcopy(start.encoder) if auxiliary else start.encoder.for_task()
     return replace(start, encoder=encoder, encoder_config=getattr(encoder, "config", start.encoder_config))
+
+
+def check_adjustable(method: Method, settings: Iterable[str], name: str) -> None:
+    """Raise where a setting is one that the weights of the start `name` were made with."""
+    for setting in settings:
+        if setting not in method.adjustable:
+            there = f"; {', '.join(method.adjustable)} can be chosen anew" if method.adjustable else ""
+            raise UsageError(f"encoder.{setting} comes with the weights of {name}{there}")
+
+
+def adjusted(start: Start, settings: Mapping[str, Any]) -> Start:
+    """The same weights under other encoder settings, those that no weight depends on, such as dropout."""
+    if not settings:
+        return start
+    check_adjustable(start.method, settings, start.name)
+    config = update(start.encoder_config, settings, "encoder")
+    encoder = fresh(start.method, config, start.codec, 0)
+    encoder.load_state_dict(start.encoder.state_dict())
+    return replace(start, encoder=encoder, encoder_config=config)
 
 
 def side_by_side(starts: Sequence[Start], name: str) -> Start:

@@ -55,6 +55,7 @@ METHOD = Method(
     recipes={"gradual": Gradual(schedule="transformer")},
     learner=learner,
     vocabulary="keep",
+    adjustable=("dropout", "attention_dropout", "checkpointing"),
 )
 
 __all__ = ["BERT", "METHOD", "BERTCodec", "BERTCodecConfig", "BERTConfig", "BERTPretraining", "adopt"]

@@ -47,6 +47,7 @@ ELMO = Method(
     task_options={"head_kind": "linear"},
     learner=lambda config: replace(config, softmax=True),
     vocabulary="keep",
+    adjustable=("dropout",),
 )
 
 __all__ = ["ELMO", "ELMo", "ELMoConfig", "ElmoCodec", "ElmoCodecConfig", "ElmoPretraining", "adopt"]

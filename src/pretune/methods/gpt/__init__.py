@@ -47,6 +47,13 @@ METHOD = Method(
     recipes={"gradual": Gradual(schedule="transformer")},
     task_options={"of_rows": "sum"},  # of both orders of a pair, section 3.3
     vocabulary="keep",
+    adjustable=(
+        "embedding_dropout",
+        "embedding_dropout_mode",
+        "attention_dropout",
+        "residual_dropout",
+        "checkpointing",
+    ),
 )
 
 __all__ = ["GPT", "METHOD", "GPTCodec", "GPTCodecConfig", "GPTConfig", "GPTPretraining", "adopt"]

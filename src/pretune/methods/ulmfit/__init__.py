@@ -32,6 +32,15 @@ ULMFIT = Method(
     recipe=Gradual(),
     task_options={"head_kind": "two_layer"},
     beside=beside,
+    adjustable=(
+        "language_model",
+        "task",
+        "language_model_drop_mult",
+        "task_drop_mult",
+        "bptt",
+        "gradient_chunks",
+        "max_len",
+    ),
 )
 
 __all__ = [
