@@ -220,7 +220,7 @@ def test_matrices_decay_and_vectors_do_not() -> None:
 def test_nine_tenths_of_the_steps_are_on_short_rows_and_the_last_tenth_on_long_ones(tmp_path: Path) -> None:
     text = codec()
     setting = replace(QUICK, epochs=20)
-    source = setting._source(encoder(text), text, Corpus.around(corpus), tmp_path, 0)
+    source = setting._source(encoder(text), text, Corpus.around(corpus), tmp_path, QUIET)
     steps = [(leg.making.length, leg.number, leg.steps) for leg in source.legs]
     total = sum(count for _, _, count in steps)
     of_pass = len(source.instances(source.legs[0])) // 8
@@ -230,9 +230,9 @@ def test_nine_tenths_of_the_steps_are_on_short_rows_and_the_last_tenth_on_long_o
     shortest, longest = source.batch(0, 0), source.batch(len(steps) - 1, 0)
     assert shortest.ids.shape[1] <= 24 < longest.ids.shape[1] <= 32
     fewer = replace(setting, max_steps=30, dupe_factor=2)
-    legs = fewer._source(encoder(text), text, Corpus.around(corpus), tmp_path, 0).legs
+    legs = fewer._source(encoder(text), text, Corpus.around(corpus), tmp_path, QUIET).legs
     assert sum(leg.steps for leg in legs) == 30 and {leg.number for leg in legs} <= {0, 1}
-    only = replace(setting, long_share=0.0)._source(encoder(text), text, Corpus.around(corpus), tmp_path, 0)
+    only = replace(setting, long_share=0.0)._source(encoder(text), text, Corpus.around(corpus), tmp_path, QUIET)
     assert {leg.making.length for leg in only.legs} == {24}
 
 

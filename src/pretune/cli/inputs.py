@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
@@ -10,9 +11,10 @@ from pretune.cli.common import Notes
 from pretune.errors import UsageError, choose
 
 if TYPE_CHECKING:
+    from pretune.data.corpus import Corpus
     from pretune.data.samples import Sample
     from pretune.methods.base import Method
-    from pretune.runs.starts import Corpus, Start
+    from pretune.runs.starts import Start
 
 
 def codec_config(method: Method, changes: Mapping[str, Any], language: str | None) -> Any:
@@ -23,7 +25,7 @@ def codec_config(method: Method, changes: Mapping[str, Any], language: str | Non
 
 def directions(method: Method, codec_config: Any, direction: str) -> Any:
     """Codec settings for --direction; two of them for both."""
-    from dataclasses import fields, replace
+    from dataclasses import fields
 
     ways = ("forward", "backward", "both")
     if direction not in ways:
@@ -38,9 +40,12 @@ def directions(method: Method, codec_config: Any, direction: str) -> Any:
 
 
 def corpora(
-    paths: Sequence[Path], documents: str | None, text: str | None, encoding: str, every: int
+    paths: Sequence[Path], documents: str | None, text: str | None, encoding: str, every: int, quiet: bool
 ) -> tuple[Corpus, Corpus | None, dict[str, Any]]:
-    """Documents to learn from, documents kept for validation, and what run.json says of them."""
+    """Documents to learn from, documents kept for validation, and what run.json says of them.
+
+    Passes over the former are shown while they last, unless `quiet`.
+    """
     from pretune.data.corpus import documents as read
     from pretune.data.corpus import hold_out
 
@@ -49,7 +54,26 @@ def corpora(
         raise choose("--documents", documents, ways)
     corpus = read(paths, encoding=encoding, split=cast(Any, documents), text=text)
     prints = {"corpus": [str(path) for path in paths], "held_out_every": every}
-    return (*hold_out(corpus, every), prints) if every else (corpus, None, prints)
+    if not every:
+        return _shown(corpus, quiet), None, prints
+    rest, held_out = hold_out(corpus, every)
+    return _shown(rest, quiet), held_out, prints
+
+
+def _shown(corpus: Corpus, quiet: bool) -> Corpus:
+    """The same documents. How many there are is known once they have been read to the end."""
+    from pretune.training.progress import passed
+
+    known: list[int] = []
+
+    def read() -> Iterator[str]:
+        count = 0
+        for document in passed(corpus.read(), "reading documents", quiet, *known[:1]):
+            yield document
+            count += 1
+        known.append(count)
+
+    return replace(corpus, read=read)
 
 
 def labelled(

@@ -116,7 +116,7 @@ def pretrain(
     if size not in chosen.sizes:
         raise choose("--size", size, chosen.sizes)
     codec = codec_config(chosen, said["codec"], language)
-    read, valid, prints = corpora(corpus, documents, text, encoding, held_out)
+    read, valid, prints = corpora(corpus, documents, text, encoding, held_out, notes.quiet)
     how = fitting(
         out,
         said["fitting"],
@@ -209,7 +209,7 @@ def adapt(
     one = start[0] if isinstance(start, list) else start
     if one.method.learner(one.encoder_config) != one.encoder_config:
         notes(f"{folder} has no softmax; a fresh one is learned")
-    read, valid, prints = corpora(corpus, documents, text, encoding, held_out)
+    read, valid, prints = corpora(corpus, documents, text, encoding, held_out, notes.quiet)
     how = fitting(
         out,
         said["fitting"],

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+T = TypeVar("T")
+
+SECONDS_UNSEEN = 2.0  # what is over by then is not worth a bar
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_BETWEEN_FRAMES = 0.1
 SMOOTHING = 0.98  # of the loss shown, per step
@@ -165,6 +168,39 @@ def progress(label: str, quiet: bool) -> Progress:
         return Progress(label)
     console = Console(stderr=True)
     return Bar(label, console) if console.is_terminal else Lines(label)
+
+
+def passed(things: Iterable[T], label: str, quiet: bool, total: int | None = None) -> Iterator[T]:
+    """The same things; where their pass takes long, how many are through is shown on stderr, as above."""
+    if quiet:
+        yield from things
+        return
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    bar = RichProgress(*columns, console=console, auto_refresh=False, transient=True)
+    task = bar.add_task(label, total=total)
+    begun = shown = time.monotonic()
+    every = SECONDS_BETWEEN_FRAMES if console.is_terminal else SECONDS_BETWEEN_LINES
+    started = False
+    try:
+        for done, thing in enumerate(things, 1):
+            yield thing
+            now = time.monotonic()
+            if now - begun < SECONDS_UNSEEN or now - shown < every:
+                continue
+            shown = now
+            if console.is_terminal:
+                if not started:
+                    bar.start()
+                    started = True
+                bar.update(task, completed=done)
+                bar.refresh()
+            else:
+                of = f" of {total:,}" if total else ""
+                print(f"{label} · {done:,}{of} · {_clock(now - begun)}", file=sys.stderr, flush=True)
+    finally:
+        if started:
+            bar.stop()
 
 
 def _losses(loss: float, parts: Mapping[str, float]) -> str:

@@ -153,7 +153,7 @@ class BERTPretraining:
         """
         learner, words = self._checked(encoder, codec)
         with token_cache(fitting.folder) as cache:
-            source = self._source(learner, words, corpus, cache, fitting.seed)
+            source = self._source(learner, words, corpus, cache, fitting)
             check = self._held_out(words, held_out, cache, source.rows) if held_out else None
             return self._fit(learner, source, check, fitting)
 
@@ -163,7 +163,7 @@ class BERTPretraining:
         """What `training.lr_find` says of the one stage that there is."""
         learner, words = self._checked(encoder, codec)
         with token_cache(None) as cache:
-            source = self._source(learner, words, corpus, cache, fitting.seed)
+            source = self._source(learner, words, corpus, cache, fitting)
             chosen = stage_numbered([self.stage(learner, 1, source.steps(0))], stage)
             return find_rates(self._model(learner), chosen, source, fitting)
 
@@ -238,7 +238,7 @@ class BERTPretraining:
         )
 
     def _source(
-        self, encoder: BERT, codec: BERTCodec, corpus: Documents, cache: Path, seed: int
+        self, encoder: BERT, codec: BERTCodec, corpus: Documents, cache: Path, fitting: Fitting
     ) -> InstanceSource:
         documents = SentenceFile.of(corpus, codec, self.split, cache)
         if self.objective == "mlm+nsp" and documents.sentences == len(documents):
@@ -247,8 +247,9 @@ class BERTPretraining:
                 "documents, pretraining.split=lines where lines are sentences, or pretraining.objective=mlm"
             )
         source = InstanceSource(
-            documents, marks_of(codec), codec.pad_id, [], self.rows, seed, own_rank(), own_world()
+            documents, marks_of(codec), codec.pad_id, [], self.rows, fitting.seed, own_rank(), own_world()
         )
+        source.quiet = fitting.quiet or source.rank > 0
         short, long = self.making(self.length), self.making(self.long_length)
         found = self._instances(source, short)
         while source.rows > FEWEST_ROWS and found < source.rows * source.world * self.least_steps:
@@ -261,6 +262,7 @@ class BERTPretraining:
         if last:
             of_pass = max(1, self._instances(source, long) // together)
             source.legs += legs_of(last, of_pass, long, self.dupe_factor)
+        source.quiet = True  # those of later passes are made while training shows its own progress
         return source
 
     def _instances(self, source: InstanceSource, making: Making) -> int:

@@ -25,6 +25,7 @@ from pretune.methods.bert.tokens import BERTCodec
 from pretune.methods.bert.wordpiece import INSIDE
 from pretune.tensors.batch import Batch
 from pretune.tensors.streams import NO_TARGET
+from pretune.training.progress import passed
 
 Corpus = Callable[[], Iterable[str]]
 Split = Literal["sentences", "lines"]
@@ -146,14 +147,14 @@ class InstanceFile:
 
 
 def instance_file(
-    documents: SentenceFile, making: Making, marks: Marks, seed: int, path: Path
+    documents: SentenceFile, making: Making, marks: Marks, seed: int, path: Path, quiet: bool = True
 ) -> InstanceFile:
     """Those of one pass over the documents, a function of `seed`; written unless they are there."""
     record = _record(making, marks.size)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        made = generated(documents, making, marks, Random(seed))
+        made = passed(generated(documents, making, marks, Random(seed)), "making rows to learn from", quiet)
         try:
             with draft.open("wb") as out:
                 while some := list(islice(made, AT_ONCE)):
@@ -210,6 +211,7 @@ class InstanceSource:
     rank: int = 0
     world: int = 1
     carries: bool = False
+    quiet: bool = True  # whether nothing is said of instances being made
     _open: dict[Path, InstanceFile] = field(init=False, default_factory=dict, repr=False)
 
     @property
@@ -239,7 +241,7 @@ class InstanceSource:
         path = self._path(leg)
         if path not in self._open:
             seed = key(self.seed, "instances", leg.making, leg.number)
-            self._open[path] = instance_file(self.documents, leg.making, self.marks, seed, path)
+            self._open[path] = instance_file(self.documents, leg.making, self.marks, seed, path, self.quiet)
         return self._open[path]
 
     def _path(self, leg: Leg) -> Path:
