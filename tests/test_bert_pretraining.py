@@ -232,7 +232,8 @@ def test_nine_tenths_of_the_steps_are_on_short_rows_and_the_last_tenth_on_long_o
     fewer = replace(setting, max_steps=30, dupe_factor=2)
     legs = fewer._source(encoder(text), text, Corpus.around(corpus), tmp_path, QUIET).legs
     assert sum(leg.steps for leg in legs) == 30 and {leg.number for leg in legs} <= {0, 1}
-    only = replace(setting, long_share=0.0)._source(encoder(text), text, Corpus.around(corpus), tmp_path, QUIET)
+    short = replace(setting, long_share=0.0)
+    only = short._source(encoder(text), text, Corpus.around(corpus), tmp_path, QUIET)
     assert {leg.making.length for leg in only.legs} == {24}
 
 
