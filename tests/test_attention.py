@@ -7,7 +7,7 @@ from math import sqrt
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pretune.errors import UsageError
@@ -156,6 +156,36 @@ def test_a_block_says_the_same_with_and_without_a_gradient(
         found = block.onwards(x, said)
     assert torch.allclose(found, expected, atol=2e-5) and found.std() > 0.5
     assert torch.equal(x, kept[0]) and torch.equal(said, kept[1])
+
+
+class Doubled(nn.Linear):
+    """As an adapter takes the place of a layer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize("name", ["attention.qkv", "attention.output", "up", "down"])
+@pytest.mark.parametrize("how", ["replaced", "hooked"])
+def test_layers_that_somebody_has_replaced_or_hooked_are_not_passed_by(name: str, how: str) -> None:
+    transformer = made(replace(SMALL, layers=1))
+    x, rows = torch.randn(22, 12), Unpadded.of(mask_of(LENGTHS))
+    with torch.no_grad():
+        before = transformer(x, rows)[-1]
+    block = transformer.blocks[0]
+    old = block.get_submodule(name)
+    assert isinstance(old, nn.Linear)
+    if how == "hooked":
+        old.register_forward_hook(lambda module, given, said: 2 * said)
+    else:
+        new = Doubled(old.in_features, old.out_features)
+        new.load_state_dict(old.state_dict())
+        whole, _, last = name.rpartition(".")
+        setattr(block.get_submodule(whole), last, new)
+    with torch.no_grad():
+        after = transformer(x, rows)[-1]
+    assert not torch.allclose(after, before, atol=1e-3)
+    assert torch.allclose(after, transformer(x, rows)[-1], atol=1e-5)  # the path with a gradient
 
 
 def test_the_kernels_gelu_is_torchs_from_end_to_end() -> None:

@@ -79,7 +79,7 @@ class Attention(nn.Module):
     def _asked(self, x: Tensor, lent: bool = False) -> Tensor:
         """Queries, keys and values, if `lent` in memory that is soon overwritten: (..., D) -> (..., 3D)."""
         kernels = kernels_without_gradient(x, self.qkv.weight)
-        if kernels is None:
+        if kernels is None or not plain(self.qkv):
             asked: Tensor = self.qkv(x)
             return asked
         return linear(kernels, x, self.qkv.weight, self.qkv.bias, lent)
@@ -104,6 +104,15 @@ def kernels_without_gradient(*tensors: Tensor) -> CDLL | None:
     if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
         return None
     return kernels_for(*tensors)
+
+
+def plain(*modules: nn.Module) -> bool:
+    """Whether they are as torch has them: none that somebody has put in their place, and no hooks on them,
+    both of which kernels would pass by."""
+    return all(
+        type(m) in (nn.Linear, nn.LayerNorm) and not m._forward_hooks and not m._forward_pre_hooks
+        for m in modules
+    )
 
 
 def _in_heads(x: Tensor, heads: int) -> Tensor:
@@ -168,7 +177,8 @@ class Block(nn.Module):
     def onwards(self, x: Tensor, said: Tensor) -> Tensor:
         """All that each token does for itself, from what the heads said: (..., D), (..., D) -> (..., D)."""
         kernels = kernels_without_gradient(x, said, self.up.weight)
-        if kernels is not None and not (self.training and self.p):
+        parts = self.attention.output, self.attention_norm, self.up, self.down, self.output_norm
+        if kernels is not None and not (self.training and self.p) and plain(*parts):
             return self._by_kernels(kernels, x, said)
         y = self.attention.output(said)
         n = self.attention_norm(_added(x, F.dropout(y, self.p, self.training)))
