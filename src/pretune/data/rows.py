@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from pretune.data.samples import Part, Span
 
@@ -52,6 +52,17 @@ class Codec(Protocol):
         ...
 
     def save(self, folder: Path) -> None: ...
+
+
+@runtime_checkable
+class Limited(Protocol):
+    """A codec whose rows have at most `config.context` tokens; None: any number."""
+
+    config: Any
+
+    def unlimited(self) -> Codec:
+        """The same tokens and marks, nothing cut: for tasks that cut rows into windows."""
+        ...
 
 
 def first_token(row: Row, part: int, char: int) -> int | None:

@@ -24,6 +24,7 @@ from pretune.methods.bert.wordpiece import INSIDE, RUN, UNKNOWN, Pieces, Style, 
 PAD, CLASSIFY, SEPARATOR, MASK = "[PAD]", "[CLS]", "[SEP]", "[MASK]"
 SPECIALS: Final = (PAD, UNKNOWN, CLASSIFY, SEPARATOR, MASK)  # the first ids of a learned vocabulary
 NO_WORD: Final = re.compile(r"\[.*\]|<.*>")  # entries of published vocabularies that no text gives
+ANY_LENGTH: Final = 2**31  # tokens: more than any text has
 CASED: Final = 0.01  # share of entries with capitals from which on a vocabulary is one of cased text
 
 
@@ -136,6 +137,10 @@ class BERTCodec:
     def with_vocab(self, vocab: Vocab | Sequence[str]) -> BERTCodec:
         """The same rules with other ids."""
         return BERTCodec(self.config, vocab)
+
+    def unlimited(self) -> BERTCodec:
+        """The same, its rows as long as their texts."""
+        return BERTCodec(replace(self.config, context=ANY_LENGTH), self.vocab)
 
     def describe(self) -> str:
         case = "small letters" if self.config.lowercase else "letters as they are"

@@ -28,6 +28,7 @@ __all__ = ["CLASSIFY", "DELIMITER", "SPECIALS", "START", "GPTCodec", "GPTCodecCo
 START, DELIMITER, CLASSIFY = "_start_", "_delimiter_", "_classify_"
 SPECIALS: Final = (START, DELIMITER, CLASSIFY)  # always the last three ids
 
+ANY_LENGTH: Final = 2**31  # ids: more than any text has
 KEPT: Final = 2**17  # distinct stretches of text whose pieces are remembered,
 LONGEST_KEPT: Final = 40  # if no longer than this
 
@@ -194,6 +195,10 @@ class GPTCodec:
         pieces = (self.vocab.words[number] for number in ids if number not in marks)
         text = "".join(piece.removesuffix(END) + " " * piece.endswith(END) for piece in pieces)
         return re.sub(" *\n *", "\n", text).strip()
+
+    def unlimited(self) -> GPTCodec:
+        """The same, its rows as long as their texts."""
+        return GPTCodec(replace(self.config, context=ANY_LENGTH), self.vocab, self.merges)
 
     def describe(self) -> str:
         return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -116,6 +116,10 @@ class HubCodec:
         row.segments.insert(at, 0)
         row.part.insert(at, -1)
         row.chars.insert(at, NOTHING)
+
+    def unlimited(self) -> HubCodec:
+        """The same, its rows as long as their texts."""
+        return HubCodec(replace(self.config, context=None), Tokenizer.from_str(self.tokenizer.to_str()))
 
     def describe(self) -> str:
         limit = "any length" if self.config.context is None else f"up to {self.config.context:,} tokens"
