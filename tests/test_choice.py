@@ -380,7 +380,7 @@ def test_the_baseline_learns_what_choice_and_question_share(tmp_path: Path):
 def test_comparing_refuses_what_another_task_has(tmp_path: Path):
     with pytest.raises(UsageError, match="--choices are for --task choice"):
         compare(questions(9), choices=["a"], out=tmp_path)
-    with pytest.raises(UsageError, match="--kind and --label-separator are for classification"):
+    with pytest.raises(UsageError, match="--kind is for --task classification"):
         compare(questions(9), task="choice", kind="one", out=tmp_path)
-    with pytest.raises(UsageError, match="--task is 'tagging'; choose one of classification, choice"):
-        compare(questions(9), task="tagging", out=tmp_path)
+    with pytest.raises(UsageError, match="--task is 'songs'; choose one of classification, choice"):
+        compare(questions(9), task="songs", out=tmp_path)

@@ -24,7 +24,7 @@ from pretune.runs.compare import Silent, again, compare
 from pretune.runs.comparison import Comparison, Contender, Row
 from pretune.runs.problem import guess_language, kind_of
 from pretune.runs.starts import save_start
-from pretune.runs.verdict import choose, hardest, holm, judge, recommend
+from pretune.runs.verdict import View, choose, hardest, holm, judge, recommend
 from pretune.runs.watch import watcher
 
 WORDS = {"cat": ["meow", "purr", "tail", "the", "a"], "dog": ["woof", "bark", "tail", "the", "a"]}
@@ -278,7 +278,7 @@ VECTORS: dict[str, Any] = {"methods": ["wordvectors"], "unlabelled": "none"}
             {**VECTORS, "recipes": ["ablation-full"], "settings": {"recipe": {"factor": 2}}},
             "recipe.factor is part of what ablation-full means",
         ),
-        ({"task": "tagging"}, "choose one of classification"),
+        ({"task": "songs"}, "choose one of classification"),
         ({"from_": ["/nowhere"]}, "no such model folder"),
         ({"vectors": "x.txt"}, "--vectors are for wordvectors"),
         ({"unlabelled": [Path("/nowhere.txt")]}, "no such file or folder"),
@@ -338,7 +338,7 @@ def cell(
 
 def verdict(cells: list[Finished]) -> Comparison:
     data = {"kind": "one", "labels": ["no", "yes"]}
-    return judge(cells, ["text"] * 200, "classification", data, {"tfidf": "TF-IDF"})
+    return judge(cells, View(["text"] * 200), "classification", data, {"tfidf": "TF-IDF"})
 
 
 def test_validation_chooses_even_against_the_test() -> None:
@@ -371,7 +371,7 @@ def test_a_lead_that_is_luck_is_said_to_be_luck() -> None:
 
 def test_the_hardest_are_those_that_most_get_wrong() -> None:
     cells = [cell("a", "scratch", 100, 0, 0.99, 0.5), cell("b", "scratch", 100, 0, 0.98, 0.5)]
-    found = hardest({c.row.contender: [c] for c in cells}, [f"text {i}" for i in range(200)], "one")
+    found = hardest({c.row.contender: [c] for c in cells}, View([f"text {i}" for i in range(200)]), "one")
     assert [one.text for one in found] == ["text 198", "text 199", "text 196", "text 197"]
     assert found[0].said == "answered no by 2 of 2 trainings" and (found[0].wrong, found[2].wrong) == (2, 1)
 

@@ -32,7 +32,10 @@ def compare(
     context: typer.Context,
     train: Annotated[
         Path | None,
-        typer.Argument(metavar="TRAIN", help="Labelled file (csv, tsv, jsonl, parquet) or folder per class."),
+        typer.Argument(
+            metavar="TRAIN",
+            help="Labelled file (csv, tsv, jsonl, parquet, conll, conllu) or folder per class.",
+        ),
     ] = None,
     test: Annotated[
         Path | None, typer.Option("--test", help="Labelled test file; else a share of TRAIN is held out.")
@@ -50,7 +53,9 @@ def compare(
     task: Annotated[
         str,
         typer.Option(
-            "--task", help="classification: one label, many labels or a number; or choice: multiple choice."
+            "--task",
+            help="classification: one label, many labels or a number; choice: multiple choice; tagging: a "
+            "tag for each word.",
         ),
     ] = "classification",
     text: Text = None,
@@ -62,8 +67,8 @@ def compare(
         str | None,
         typer.Option(
             "--methods",
-            help="Of tfidf, wordvectors, ulmfit, elmo, gpt, bert; commas between. If not given the first "
-            "three and those of --from.",
+            help="Of tfidf (in tagging unigram, each word's most frequent tag), wordvectors, ulmfit, elmo, "
+            "gpt, bert; commas between. If not given the first three and those of --from.",
         ),
     ] = None,
     recipes: Annotated[
@@ -78,7 +83,8 @@ def compare(
         str | None,
         typer.Option(
             "--sizes",
-            help="Numbers of labels, such as 100,500,all. If not given 100,200,500,1000; a small pool whole.",
+            help="Numbers of labels (of tagged sentences), such as 100,500,all. If not given "
+            "100,200,500,1000; a small pool whole.",
         ),
     ] = None,
     seeds: Annotated[
@@ -143,12 +149,14 @@ def compare(
 ) -> None:
     """Which way of using pretrained language models serves your data, from how many labels, at which cost?
 
-    Trains methods × recipes × sizes × seeds on the same samples, beside TF-IDF with logistic regression and
-    the same encoders from scratch. OUT gets report.html, report.md, comparison.json and best/, a model that
-    `pretune predict` uses. Epochs, models and the recommendation are chosen by validation data alone.
-    Interrupted, the same command goes on; finished trainings are never run again.
+    Trains methods × recipes × sizes × seeds on the same samples, beside a plain baseline (TF-IDF with
+    logistic regression) and the same encoders from scratch. OUT gets report.html, report.md, comparison.json
+    and best/, a model that `pretune predict` uses. Epochs, models and the recommendation are chosen by
+    validation data alone. Interrupted, the same command goes on; finished trainings are never run again.
 
     Example: pretune compare train.csv --text review --label stars --from models/en --out report
+
+    Tags of words: pretune compare train.conll --test test.conll --task tagging --from models/en --out report
 
     Settings: recipe.epochs=4 for all, ulmfit.recipe.lr=0.005 for one method
     """
@@ -161,7 +169,7 @@ def compare(
 
     default = Options()
     named = _names(methods) or (DEMO.methods if demo else ())
-    chosen = compared(named, [Path(folder) for folder in start or ()])
+    chosen = compared(named, [Path(folder) for folder in start or ()], task)
     said = settings(context, overrides, (*TABLES_OF_SETTINGS, *chosen))
     given: dict[str, Any] = {
         "methods": chosen,

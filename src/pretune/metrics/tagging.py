@@ -28,6 +28,10 @@ LETTERS: Final[dict[Scheme, str]] = {
     "bilou": "BILU",  # L for E, U for S
 }
 SAME: Final = {"M": "I", "L": "E", "U": "S"}
+OTHERS: Final[dict[Scheme, dict[str, str]]] = {
+    "bmes": {"I": "M"},
+    "bilou": {"E": "L", "S": "U"},
+}
 WHOLE: Final = {  # letters of a span that is written as its scheme has it
     "iob2": re.compile("BI*"),
     "bioes": re.compile("S|BI*E"),
@@ -112,6 +116,42 @@ def _whole(letters: str, chunk: Chunk, scheme: Scheme, follows: set[tuple[int, s
     return WHOLE[scheme].fullmatch(letters) is not None
 
 
+def written(spans: Iterable[Chunk], words: int, scheme: Scheme) -> list[str]:
+    """The tags that mark these spans, which do not overlap, in a scheme."""
+    tags, before = [OUTSIDE] * words, Chunk(0, 0, "")
+    for span in sorted(spans):
+        start, end, kind = span
+        letters = ["B", *"I" * (end - start - 1)]
+        if scheme == "iob1":
+            letters[0] = "B" if (before.end, before.kind) == (start, kind) else "I"
+        elif scheme != "iob2":
+            letters = ["S"] if end - start == 1 else [*letters[:-1], "E"]
+        tags[start:end] = [f"{OTHERS.get(scheme, {}).get(letter, letter)}-{kind}" for letter in letters]
+        before = span
+    return tags
+
+
+def converted(tags: Tags, of: Scheme, to: Scheme) -> list[str]:
+    """Tags of one scheme as another writes the same spans; of the same one, those not well written mended."""
+    return written(chunks(tags, of), len(tags), to)
+
+
+def tags_of(kinds: Iterable[str], scheme: Scheme) -> tuple[str, ...]:
+    """Every tag that a scheme may need for spans of these kinds."""
+    return (OUTSIDE, *(f"{letter}-{kind}" for kind in kinds for letter in LETTERS[scheme]))
+
+
+def may_follow(before: str | None, after: str | None, scheme: Scheme) -> bool:
+    """Whether a well written sentence may have these tags in a row; None is before and behind all words."""
+    (first, kind), (second, next_kind) = (parsed(tag or OUTSIDE, scheme) for tag in (before, after))
+    same = first in "BI" and kind == next_kind
+    if scheme == "iob1":
+        return second != "B" or same
+    if scheme == "iob2":
+        return second != "I" or same
+    return (second in "IE" and same) if first in "BI" else second not in "IE"
+
+
 def tallies(golds: Sequence[Tags], answers: Sequence[Tags], scheme: Scheme) -> NDArray[np.int64]:
     """What scores are made of, per sentence, to be added up: (sentences, 8).
 
@@ -135,14 +175,14 @@ def tallies(golds: Sequence[Tags], answers: Sequence[Tags], scheme: Scheme) -> N
 def scores_of(total: Sequence[int] | NDArray[np.int64], scheme: Scheme) -> dict[str, float]:
     """Scores from tallies added up: (8,). 0 where there was nothing to divide by."""
     words_right, words, right, said, true, strict_right, strict_said, strict_true = map(int, total)
-    accuracy = {"accuracy": _share(words_right, words)}
+    accuracy = {"accuracy": share(words_right, words)}
     if scheme == "plain":
         return accuracy
     return {
-        "span_f1": _share(2 * right, said + true),
-        "span_precision": _share(right, said),
-        "span_recall": _share(right, true),
-        "strict_f1": _share(2 * strict_right, strict_said + strict_true),
+        "span_f1": share(2 * right, said + true),
+        "span_precision": share(right, said),
+        "span_recall": share(right, true),
+        "strict_f1": share(2 * strict_right, strict_said + strict_true),
         **accuracy,
     }
 
@@ -160,14 +200,15 @@ def by_kind(golds: Sequence[Tags], answers: Sequence[Tags], scheme: Scheme) -> d
         true.update(chunk.kind for chunk in own)
     return {
         kind: LabelScores(
-            _share(right[kind], said[kind]),
-            _share(right[kind], true[kind]),
-            _share(2 * right[kind], said[kind] + true[kind]),
+            share(right[kind], said[kind]),
+            share(right[kind], true[kind]),
+            share(2 * right[kind], said[kind] + true[kind]),
             true[kind],
         )
         for kind in sorted({*said, *true})
     }
 
 
-def _share(part: int, whole: int) -> float:
+def share(part: int, whole: int) -> float:
+    """0 of nothing."""
     return part / whole if whole else 0.0

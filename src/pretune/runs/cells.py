@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from pretune.data.samples import Sample
 from pretune.data.splits import split, subsample, without_leaks
-from pretune.runs.comparison import Contender, Row
+from pretune.runs.asked import ASKED
+from pretune.runs.comparison import BASELINES, Contender, Row
 from pretune.runs.files import write_json
 from pretune.runs.guests import METHOD as GUEST
 
@@ -60,7 +61,7 @@ class Data:
 
     pool: tuple[Sample, ...]
     test: tuple[Sample, ...]
-    kind: str  # one, many, number; choice
+    kind: str  # one, many, number; choice; tags
     valid_share: float
     task: str = "classification"
 
@@ -120,12 +121,14 @@ class Finished:
     metric: str
     validation: dict[str, float]
     golds: list[Any]
-    predicted: list[Any]  # a label, several, a number, or which choice, for each test sample
+    predicted: list[Any]  # a label, several, a number, which choice, or tags, for each test sample
     chances: list[float]  # the probability of the gold label or choice; empty where there is none
     history: list[dict[str, Any]]
     threads: int
     command: str
     mixes: list[dict[str, Any]] = field(default_factory=list)  # what scalar mixes learned
+    tallies: list[list[int]] = field(default_factory=list)  # of each test sample, where scores are of sums
+    counted: str = "labels"  # what `row.size` is a number of
 
     def to_dict(self) -> dict[str, Any]:
         return {**self.__dict__, "row": dict(self.row.__dict__)}
@@ -149,6 +152,7 @@ def run_cell(
     from pretune.runs.measure import Measure
     from pretune.runs.run import report
     from pretune.runs.trained import mixes_of
+    from pretune.tasks.base import Tallied
 
     _load_libraries(cell.setting.contender.method)
     name = cell_id(cell, data)
@@ -176,8 +180,8 @@ def run_cell(
         row,
         trained.task.metric,
         {name: _finite(value) for name, value in validation.items()},
-        [list(gold) if isinstance(gold, tuple) else gold for gold in golds],
-        [_said(answer) for answer in answers],
+        [_listed(gold) for gold in golds],
+        [_listed(answer.said) for answer in answers],
         [round(answer.scores.get(str(gold), 0.0), 6) for gold, answer in zip(golds, answers, strict=True)]
         if data.kind in ("one", "choice")
         else [],
@@ -185,6 +189,8 @@ def run_cell(
         torch.get_num_threads(),
         command,
         mixes_of(trained),
+        trained.task.tallies(golds, answers).tolist() if isinstance(trained.task, Tallied) else [],
+        ASKED[data.task].counted,
     )
     if model is not None:
         config = {"recipe": dict(cell.setting.recipe), "size": cell.size, "valid_share": data.valid_share}
@@ -209,7 +215,7 @@ def _load_libraries(method: str) -> None:
 
         x, y = make_classification(20, random_state=0)
         LogisticRegression().fit(x, y), Ridge().fit(x, y), TfidfVectorizer().fit(["some text"])
-    else:
+    elif method not in BASELINES:
         import torch
 
         import_module("accelerate")
@@ -227,7 +233,7 @@ def _train(
 ) -> tuple[Trained, Mapping[str, float], Sequence[Mapping[str, Any]]]:
     from pretune.config import build, update
     from pretune.recipes.base import Recipe
-    from pretune.runs import tfidf
+    from pretune.runs import tfidf, unigram
     from pretune.runs.run import TABLES, finetune
     from pretune.training.loop import Fitting
 
@@ -236,6 +242,8 @@ def _train(
         config = build(tfidf.TfIdfConfig, setting.recipe, "tfidf")
         model, scores = tfidf.fit(task, train, valid, config)
         return model, scores, []
+    if setting.contender.method == "unigram":
+        return *unigram.fit(task, train, valid), []
     recipe = build(Recipe, setting.recipe, "recipe", TABLES)  # type: ignore[type-abstract]
     fitting = update(Fitting(seed=cell.seed, quiet=True), setting.fitting, "fitting")
     trained, fitted = finetune(_start(cell), task, recipe, train, valid, fitting)
@@ -271,8 +279,9 @@ def _start(cell: Cell) -> Start | list[Start]:
     return [own(one) for one in start] if isinstance(start, list) else own(start)
 
 
-def _said(answer: Any) -> Any:
-    return list(answer.said) if isinstance(answer.said, tuple) else answer.said
+def _listed(value: Any) -> Any:
+    """Tuples as JSON has them."""
+    return [_listed(x) for x in value] if isinstance(value, (tuple, list)) else value
 
 
 def _finite(value: float) -> float:

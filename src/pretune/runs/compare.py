@@ -8,21 +8,27 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pretune.data.samples import Sample
 from pretune.errors import UsageError
-from pretune.runs.cells import Cell, Finished, cell_id, cell_path, run_cell
-from pretune.runs.comparison import Comparison
+from pretune.runs.asked import ASKED
+from pretune.runs.cells import Cell, Finished, Setting, cell_id, cell_path, run_cell, task_of
+from pretune.runs.comparison import BASELINES, Comparison, Contender
 from pretune.runs.entries import Entry, compared, entries
 from pretune.runs.guests import resolved
 from pretune.runs.options import Options, Size
 from pretune.runs.pool import Job, Watch, cores, execute
 from pretune.runs.prepare import facts, made, prepare
 from pretune.runs.problem import Labelled, Problem, Unlabelled, read
+from pretune.runs.verdict import View, named
 
-TITLES = {"tfidf": "TF-IDF", "wordvectors": "word vectors"}
+REFITTED = {
+    "tfidf": "TF-IDF is refitted on all once its penalty is chosen.",
+    "unigram": "The most frequent tags are counted in all.",
+}
+TITLES = {**BASELINES, "wordvectors": "word vectors"}
 
 
 # Half a million words in two minutes: one wide layer learns more of them than two narrow ones, and many
@@ -87,9 +93,9 @@ def compare(
 ) -> Comparison:
     """Which way of using pretrained language models serves this data, from how many labels, at which cost?
 
-    Without `methods` tfidf, wordvectors, ulmfit and those of `from_` are compared.
+    Without `methods` the task's baseline, wordvectors, ulmfit and those of `from_` are compared.
     `train` and `test` are files or lists of `Sample`; without `test` a share of `train` is held out.
-    `task` is classification or choice; `choices` are columns for the latter.
+    `task` is classification, choice or tagging; `choices` are columns for the second.
     `unlabelled` are files (`Path`) or texts (`str`): every pretrained encoder of `from_` is adapted to them
     and to the training texts, and a method without a start learns from them. None stands for the
     training texts alone, "none" for nothing: no adaptation. Finished trainings in `out` are kept: called
@@ -100,7 +106,7 @@ def compare(
     """
     out = Path(out)
     options = Options(
-        compared(methods, [resolved(x) for x in from_]),
+        compared(methods, [resolved(x) for x in from_], task),
         tuple(recipes),
         tuple(sizes),
         seeds,
@@ -166,7 +172,7 @@ def _plan(
         for seed in seeds
         for entry in found
     ]
-    pairs.sort(key=lambda pair: pair[1].setting.contender.method != "tfidf")
+    pairs.sort(key=lambda pair: pair[1].setting.contender.method not in BASELINES)
     if options.only is not None:
         names = [cell.name for _, cell in pairs]
         pairs = [pair for pair in pairs if fnmatchcase(pair[1].name, options.only)]
@@ -223,8 +229,8 @@ def _run(
         watch.end()
     cells = [cell for name in plan if (cell := Finished.read(cell_path(out, name)))]
     assert len(cells) == len(plan)
-    texts = [shown(sample, problem.data.task) for sample in problem.data.test]
-    comparison = judge(cells, texts, problem.data.task, _data(problem, found, out, workers, titles), titles)
+    data = _data(problem, found, out, workers, titles)
+    comparison = judge(cells, _view(problem), problem.data.task, data, titles)
     _keep_best(comparison, plan, cells, problem, out)
     comparison = replace(
         comparison,
@@ -236,12 +242,19 @@ def _run(
     return comparison
 
 
-def shown(sample: Sample, task: str) -> str:
-    """A sample in one line; choices with their numbers."""
-    texts = sample.texts
-    if task == "choice":
-        texts = (texts[0], *(f"{number}: {text}" for number, text in enumerate(texts[1:])))
-    return " ⏐ ".join(texts)
+def _view(problem: Problem) -> View:
+    """How the test samples, their golds and answers are shown and counted."""
+    from pretune.tasks.base import Tallied
+
+    data, asked = problem.data, ASKED[problem.data.task]
+    task = task_of(Setting(Contender("", "", ""), {}), data, data.pool)
+    said = asked.said
+    return View(
+        [asked.text(sample) for sample in data.test],
+        (lambda i, value: said(task, data.test[i], value)) if said else (lambda i, value: named(value)),
+        task.scores_of if isinstance(task, Tallied) else None,
+        partial(asked.pictures, task) if asked.pictures else None,
+    )
 
 
 def default_jobs(device: str) -> int:
@@ -272,6 +285,7 @@ def _data(
         "test": len(data.test),
         "kind": data.kind,
         "labels": list(problem.labels),
+        "counted": ASKED[data.task].counted,
         "text_columns": list(problem.columns.get("text", ())),
         "label_columns": list(problem.columns.get("label", ())),
         "language": problem.language,
@@ -330,8 +344,8 @@ def _cell_of(folder: Path) -> str | None:
 def _method_notes(problem: Problem, options: Options, comparison: Comparison) -> list[str]:
     share = f"{options.valid_share:.0%}".replace("%", " %")
     notes = [
-        f"Sizes count all labels used: {share} of them choose epochs and models (validation), the rest "
-        "train. TF-IDF is refitted on all once its penalty is chosen.",
+        f"Sizes count all {comparison.counted} used: {share} of them choose epochs and models (validation), "
+        "the rest train. " + REFITTED[ASKED[problem.data.task].baseline],
         "A seed draws the same samples for every approach, and larger sizes contain the smaller ones.",
         "Recommendation and best/ are chosen by validation data; test data only report. "
         "The tests against the first row of the ranking take that row as found on the test data.",

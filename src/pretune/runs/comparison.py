@@ -10,6 +10,11 @@ from typing import Any, NamedTuple
 
 from pretune.errors import UserError
 
+BASELINES = {
+    "tfidf": "TF-IDF",
+    "unigram": "most frequent tag",
+}  # methods without an encoder, and their titles
+
 
 class Contender(NamedTuple):
     """One way of doing the task, at any size."""
@@ -141,6 +146,12 @@ class Comparison:
     notes: list[str] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
     mixes: list[Mix] = field(default_factory=list)
+    lengths: list[dict[str, Any]] = field(default_factory=list)  # of spans: length, true, said, f1
+
+    @property
+    def counted(self) -> str:
+        """What sizes are numbers of."""
+        return str(self.data.get("counted", "labels"))
 
     @property
     def sizes(self) -> list[int]:
@@ -191,7 +202,7 @@ def contender_names(contenders: Sequence[Contender], titles: Mapping[str, str]) 
     for one in contenders:
         title = titles.get(one.method, one.method)
         alike = [other for other in contenders if (other.method, other.start) == (one.method, one.start)]
-        start = "" if one.method == "tfidf" else f" from {one.start}"
+        start = "" if one.method in BASELINES else f" from {one.start}"
         names[one] = title + start + (f" ({one.recipe})" if len(alike) > 1 else "")
     return names
 
@@ -208,7 +219,7 @@ class Style(NamedTuple):
 
 
 def style(metric: str) -> Style:
-    per_cent = metric in ("accuracy", "macro_f1", "micro_f1")
+    per_cent = metric in ("accuracy", "macro_f1", "micro_f1", "span_f1")
     return Style(100, 1, " %") if per_cent else Style(1, 3, "")
 
 

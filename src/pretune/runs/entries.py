@@ -7,12 +7,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pretune.errors import UsageError
+from pretune.errors import UsageError, choose
+from pretune.runs.asked import ASKED
 from pretune.runs.cells import Setting, digest, task_of
-from pretune.runs.comparison import Contender
+from pretune.runs.comparison import BASELINES, Contender
 from pretune.runs.guests import METHOD as GUEST
 from pretune.runs.guests import called
-from pretune.runs.options import Options
+from pretune.runs.options import USUAL, Options
 from pretune.runs.prepare import Preparation, contents, folder_contents
 from pretune.runs.problem import Problem
 
@@ -64,8 +65,8 @@ def entries(
     if vectors is not None and "wordvectors" not in options.methods:
         raise UsageError("--vectors are for wordvectors, which is not among --methods")
     for method in options.methods:
-        if method == "tfidf":
-            found.append(_baseline(options, problem))
+        if method in BASELINES:
+            found.append(_baseline(method, options, problem))
             continue
         bases = _bases(method, given.get(method, []), options, problem, vectors, out)
         found += [e for base in bases for e in _of(method, base, False, options, problem.data.task)]
@@ -90,11 +91,15 @@ def entries(
     return found, notes
 
 
-def compared(methods: Sequence[str], folders: Sequence[Path]) -> tuple[str, ...]:
+def compared(
+    methods: Sequence[str], folders: Sequence[Path], task: str = "classification"
+) -> tuple[str, ...]:
     """The methods asked for; without any the usual ones and those of the folders to start from."""
+    if task not in ASKED:
+        raise choose("--task", task, ASKED)
     if methods:
         return tuple(methods)
-    return tuple(dict.fromkeys([*Options().methods, *map(_method_of, folders)]))
+    return tuple(dict.fromkeys([ASKED[task].baseline, *USUAL, *map(_method_of, folders)]))
 
 
 def _method_of(folder: Path) -> str:
@@ -123,7 +128,12 @@ def _by_method(folders: Sequence[Path], options: Options) -> dict[str, list[Path
     return found
 
 
-def _baseline(options: Options, problem: Problem) -> Entry:
+def _baseline(method: str, options: Options, problem: Problem) -> Entry:
+    task, own = problem.data.task, ASKED[problem.data.task].baseline
+    if method != own:
+        raise UsageError(f"--methods {method} is no baseline of {task}, which has {own}")
+    if method == "unigram":
+        return Entry(Setting(Contender(method, "counts", "scratch"), {}))
     from pretune.config import to_dict, update
     from pretune.runs.tfidf import for_language
 
@@ -251,7 +261,7 @@ def _changed(recipe: Recipe, name: str | None, options: Options, method: str) ->
 
 def _check_recipe_settings(options: Options, found: Sequence[Entry]) -> None:
     """A setting that no recipe has is a mistake."""
-    encoders = [e.setting for e in found if e.setting.contender.method != "tfidf"]
+    encoders = [e.setting for e in found if e.setting.contender.method not in BASELINES]
     wanted: set[tuple[str | None, str]] = {(None, name) for name in options.settings.get("recipe", {})}
     for method in options.methods:
         wanted |= {(method, name) for name in options.settings.get(method, {}).get("recipe", {})}

@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pretune.errors import UsageError, choose
+from pretune.runs.comparison import BASELINES
 
 Size = int | Literal["all"]
 TABLES_OF_SETTINGS = ("recipe", "task", "pretraining", "adaptation", "encoder", "codec", "fitting", "tfidf")
+
+
+USUAL = ("wordvectors", "ulmfit")  # compared beside a baseline where no method is named
 
 
 @dataclass(frozen=True)
 class Options:
     """The same for every data set."""
 
-    methods: tuple[str, ...] = ("tfidf", "wordvectors", "ulmfit")
+    methods: tuple[str, ...] = ("tfidf", *USUAL)
     recipes: tuple[str, ...] = ()
     """For every encoder; without any each has its own: the paper's with a start, `full` from scratch."""
     sizes: tuple[Size, ...] = ()
@@ -51,8 +55,8 @@ class Options:
         from pretune.runs.folders import TRUST
 
         for method in self.methods:
-            if method != "tfidf" and method not in METHODS | GUESTS and ":" not in method:
-                raise choose("--methods", method, ["tfidf", *METHODS, *GUESTS])
+            if method not in METHODS | GUESTS | BASELINES and ":" not in method:
+                raise choose("--methods", method, [*BASELINES, *METHODS, *GUESTS])
         for recipe in self.recipes:
             if recipe not in NAMES and ":" not in recipe:
                 raise choose("--recipes", recipe, NAMES)
@@ -77,7 +81,7 @@ class Options:
         for table in self.settings:
             if table not in TABLES_OF_SETTINGS and table not in self.methods:
                 raise choose("a setting's first word", table, [*TABLES_OF_SETTINGS, *self.methods])
-        for method in set(self.methods) - {"tfidf"}:  # whose settings are one table of that name
+        for method in set(self.methods) - set(BASELINES):  # whose settings are one table of that name
             for table in self.settings.get(method, {}):
                 if table not in TABLES_OF_SETTINGS:
                     raise choose(f"a setting of {method}", table, TABLES_OF_SETTINGS)

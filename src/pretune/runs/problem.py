@@ -6,23 +6,20 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
-from pretune.data.choices import read_choices
-from pretune.data.golds import LabelKind
-from pretune.data.readers import read_samples
 from pretune.data.samples import Sample
 from pretune.data.segment import segmenter
-from pretune.data.splits import check_labels, conflicts, split, without_leaks
+from pretune.data.splits import split, without_leaks
 from pretune.errors import UsageError, UserError, choose
+from pretune.runs.asked import ASKED, OWN, Read
+from pretune.runs.asked import kind_of as kind_of
 from pretune.runs.cells import Data
-from pretune.runs.choosing import guessing_note
 from pretune.runs.options import Options, Size
 from pretune.runs.prepare import Texts, plain, texts_of
 
 Labelled = Path | str | Sequence[Sample]
 Unlabelled = Literal["none"] | Sequence[Path | str] | None
-ASKED = ("classification", "choice")  # tasks that can be compared
 LADDER = (100, 200, 500, 1000)  # sizes where none are given
 ALL_UP_TO = 2000  # a pool of up to this many is also used whole
 
@@ -41,16 +38,6 @@ class Problem:
     given: Texts | None  # those and what the user gave
     adapts: bool
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Read:
-    """Samples, and how they came."""
-
-    samples: list[Sample]
-    kind: str
-    columns: Mapping[str, Any]  # empty where samples were made in Python
-    notes: list[str]
 
 
 def read(
@@ -85,7 +72,7 @@ def read(
                 f"samples have {' or '.join(map(str, sorted(parts)))} texts; all need the same number"
             )
     learn, leaks = without_leaks(learn, check)
-    notes += [*leaks, *_checked(learn, check, found.kind)]
+    notes += [*leaks, *ASKED[task].checked(learn, check, found.kind)]
     data = Data(tuple(learn), tuple(check), found.kind, options.valid_share, task)
     language = options.language or guess_language(learn)
     guessed = "" if options.language else ", guessed from the characters (--language)"
@@ -93,14 +80,14 @@ def read(
     cut = "pieces that are learned" if named == "pieces" else segmenter(language, named).described
     notes.append(f"Language: {language}{guessed}; cut into {cut}.")
     own, given = _texts(unlabelled, data, str(reading["encoding"]), found.columns.get("text", ()))
-    labels = labels_of(learn, found.kind)
+    labels = labels_of(learn, task, found.kind)
     return Problem(
         name or (Path(cast(Any, train)).name if is_file(train) else "samples"),
         data,
         labels,
         found.columns,
         language,
-        sizes(options.sizes, data, labels),
+        sizes(options.sizes, data, labels if found.kind != "tags" else ()),
         own,
         given,
         unlabelled != "none",
@@ -110,19 +97,12 @@ def read(
 
 def _check_options(task: str, kind: str | None, reading: Mapping[str, Any]) -> None:
     """Raise where options are another task's."""
-    if task == "classification":
-        if kind is not None and kind not in get_args(LabelKind):
-            raise choose("--kind", kind, get_args(LabelKind))
-        if reading.get("choices"):
-            raise UsageError("--choices are for --task choice; leave them out")
-    elif kind is not None or reading.get("label_separator") is not None:
-        raise UsageError("--kind and --label-separator are for classification; leave them out")
-
-
-def _checked(learn: Sequence[Sample], check: Sequence[Sample], kind: str) -> list[str]:
-    if kind == "choice":
-        return [*conflicts(learn), guessing_note(check)]
-    return check_labels(learn, check, cast(LabelKind, kind))
+    given = {**reading, "kind": kind}
+    for name in OWN:
+        if given.get(name) and name not in ASKED[task].options:
+            theirs = " or ".join(f"--task {other}" for other, asked in ASKED.items() if name in asked.options)
+            option = f"--{name.replace('_', '-')} {'are' if name.endswith('s') else 'is'}"
+            raise UsageError(f"{option} for {theirs}, not for --task {task}; leave it out")
 
 
 def is_file(data: Labelled) -> bool:
@@ -131,60 +111,21 @@ def is_file(data: Labelled) -> bool:
 
 def _samples(task: str, data: Labelled, kind: str | None, reading: Mapping[str, Any]) -> Read:
     if isinstance(data, (str, Path)):
-        return (_choices if task == "choice" else _labelled)(Path(data), kind, reading)
+        return ASKED[task].read(Path(data), kind, reading)
     samples = list(data)
     if not samples:
         raise UserError("there are no samples to compare on")
     missing = sum(sample.gold is None for sample in samples)
     if missing:
         raise UserError(f"{missing} of {len(samples)} samples have no gold; give labelled ones")
-    if task == "choice":
-        from pretune.tasks.choice import MultipleChoice
-
-        MultipleChoice.of(samples)
-        return Read(samples, "choice", {}, [])
-    return Read(samples, kind or kind_of(samples), {}, [])
+    return Read(samples, kind or ASKED[task].kind(samples), {}, [])
 
 
-def _labelled(path: Path, kind: str | None, reading: Mapping[str, Any]) -> Read:
-    options = {name: x for name, x in reading.items() if name != "choices"}
-    found = read_samples(path, kind=cast(Any, kind), **options)
-    columns = {"text": list(found.text_columns), "label": list(found.label_columns)}
-    columns |= {"label_separator": reading.get("label_separator")}  # type: ignore[dict-item]
-    return Read(found.samples, found.kind, columns, list(found.notes))
+def labels_of(samples: Sequence[Sample], task: str, kind: str) -> tuple[str, ...]:
+    """The labels or tags; none where answers are others."""
+    from pretune.runs.trained import task_class
 
-
-def _choices(path: Path, kind: str | None, reading: Mapping[str, Any]) -> Read:
-    options = {name: x for name, x in reading.items() if name not in ("kind", "label_separator")}
-    found = read_choices(path, **options)
-    columns = {
-        "kind": "choice",
-        "text": list(found.text_columns),
-        "choices": list(found.choice_columns),
-        "label": list(found.label_columns),
-        "counts_from": found.counts_from,
-    }
-    return Read(found.samples, "choice", columns, list(found.notes))
-
-
-def kind_of(samples: Sequence[Sample]) -> LabelKind:
-    """What the golds of samples made in Python are."""
-    if all(isinstance(s.gold, str) for s in samples):
-        return "one"
-    if all(isinstance(s.gold, tuple) for s in samples):
-        return "many"
-    if all(isinstance(s.gold, float) for s in samples):
-        return "number"
-    found = sorted({type(s.gold).__name__ for s in samples})
-    raise UserError(f"golds are {', '.join(found)}; they must all be str, all tuple (of str), or all float")
-
-
-def labels_of(samples: Sequence[Sample], kind: str) -> tuple[str, ...]:
-    if kind in ("number", "choice"):
-        return ()
-    from pretune.tasks.classification import Classification
-
-    return Classification.of(samples, kind).labels  # type: ignore[arg-type]
+    return () if kind == "number" else tuple(getattr(task_class(task).of(samples, kind), "labels", ()))
 
 
 def guess_language(samples: Sequence[Sample]) -> str:

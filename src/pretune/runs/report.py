@@ -9,6 +9,7 @@ from typing import Any
 
 from pretune.runs import plots
 from pretune.runs.comparison import (
+    BASELINES,
     Comparison,
     Contender,
     Rank,
@@ -86,6 +87,8 @@ def context(comparison: Comparison) -> dict[str, Any]:
         ),
         "chosen": comparison.name(comparison.best.contender) if comparison.best else "",
         "confusion": _confusion(comparison),
+        "lengths": [{**x, "f1": style("span_f1")(x["f1"])} for x in comparison.lengths],
+        "counted": comparison.counted,
         "hardest": comparison.hardest,
         "hardest_how": _hardest_how(comparison),
         "notes": comparison.notes,
@@ -112,17 +115,17 @@ def series(comparison: Comparison) -> dict[Contender, plots.Series]:
     for one in comparison.contenders:
         ranks = [r for size in comparison.sizes if (r := comparison.rank(one, size))]
         points = tuple(plots.Point(r.size, r.mean, r.low, r.high) for r in ranks)
-        random_start = one.start == "scratch" and one.method != "tfidf"
+        random_start = one.start == "scratch" and one.method not in BASELINES
         found[one] = plots.Series(names[one], f"c{colours[one]}", random_start, points)
     return found
 
 
 def _colours(contenders: Sequence[Contender]) -> dict[Contender, int]:
     """The baseline is grey; a method from scratch has the colour of the same method with a start."""
-    colours = {one: 0 for one in contenders if one.method == "tfidf"}
+    colours = {one: 0 for one in contenders if one.method in BASELINES}
     free = 0
     trained = sorted(
-        (one for one in contenders if one.method != "tfidf"), key=lambda one: one.start == "scratch"
+        (one for one in contenders if one.method not in BASELINES), key=lambda one: one.start == "scratch"
     )
     for one in trained:
         alike = [

@@ -32,7 +32,7 @@ from pretune.runs.starts import (
     scratch,
 )
 from pretune.runs.trained import Ensemble, Trained, TrainedModel, answer, join, load_model
-from pretune.tasks.base import Task
+from pretune.tasks.base import Task, Tuned
 from pretune.training.averaging import ASGD, NTASGD
 from pretune.training.loop import Fitted, Fitting, fit
 from pretune.training.model import Model
@@ -180,7 +180,15 @@ def finetune(
 
     stages = recipe.stages(trained.model.encoder, trained.model.head)
     check = validate if valid else None
-    return trained, fit(trained.model, stages, source, fitting, check, task.metric, task.higher_is_better)
+    fitted = fit(trained.model, stages, source, fitting, check, task.metric, task.higher_is_better)
+    if valid and isinstance(task, Tuned):
+        found = answer(trained.model, asked, start.codec, valid, rows)
+        tuned = task.tuned(golds, found)
+        if tuned != task:
+            trained = replace(trained, task=tuned, learned=recipe.task(tuned))
+            answers = answer(trained.model, trained.learned, start.codec, valid, rows)
+            fitted = replace(fitted, best=tuned.score(golds, answers))
+    return trained, fitted
 
 
 def _finetune_all(
@@ -277,6 +285,10 @@ def load_trained(folder: Path) -> Trained:
         from pretune.runs import tfidf
 
         return tfidf.load(folder)
+    if config["kind"] == "unigram":
+        from pretune.runs import unigram
+
+        return unigram.load(folder)
     if config["kind"] == "ensemble":
         members = {path.name: load_trained(path) for path in member_folders(folder, config)}
         models = {name: model for name, model in members.items() if isinstance(model, TrainedModel)}

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
 
-from pretune.metrics.bootstrap import interval, interval_of, mcnemar, paired_bootstrap, paired_bootstrap_of
+from pretune.metrics.bootstrap import (
+    Figure,
+    interval,
+    interval_of,
+    interval_of_sums,
+    mcnemar,
+    paired_bootstrap,
+    paired_bootstrap_of,
+    paired_bootstrap_of_sums,
+)
 from pretune.metrics.classification import confusion, macro_f1, micro_f1
 from pretune.metrics.regression import mae, pearson, rmse, spearman
 from pretune.runs.cells import Finished
@@ -45,9 +55,22 @@ def groups(finished: Sequence[Finished]) -> Groups:
     return {key: sorted(cells, key=lambda cell: cell.row.seed) for key, cells in found.items()}
 
 
+@dataclass(frozen=True)
+class View:
+    """How test samples and what is said of them are shown and counted."""
+
+    texts: Sequence[str]
+    said: Callable[[int, Any], str] = lambda _, value: named(value)
+    """Number of the sample, a gold or an answer -> what people read."""
+    scores_of: Callable[[Any], dict[str, float]] | None = None
+    """Scores of what samples add up to, where they are made so."""
+    pictures: Callable[[Sequence[Any], Sequence[Any]], dict[str, Any]] | None = None
+    """Golds and answers -> the fields of a comparison that show the errors; else the confusion of labels."""
+
+
 def judge(
     finished: Sequence[Finished],
-    texts: Sequence[str],
+    view: View,
     task: str,
     data: dict[str, Any],
     titles: Mapping[str, str],
@@ -61,7 +84,7 @@ def judge(
     sizes = sorted({size for _, size in all_groups}, reverse=True)
     for size in sizes:
         here = {who: cells for (who, at), cells in all_groups.items() if at == size}
-        found, ranked = rank(here, metric, sign, size)
+        found, ranked = rank(here, metric, sign, size, figure_of(view, metric))
         ranking += ranked
         tests = tests or found
     largest = {who: cells for (who, size), cells in all_groups.items() if size == sizes[0]}
@@ -81,8 +104,8 @@ def judge(
         dict(titles),
         best,
         tests,
-        _confusion(chosen, data),
-        hardest(largest, texts, data["kind"]),
+        None,
+        hardest(largest, view, data["kind"]),
         _validation(all_groups, metric),
         mixes=[
             Mix(*cell.row.contender, cell.row.size, cell.row.seed, **mix)
@@ -90,19 +113,32 @@ def judge(
             for mix in cell.mixes
         ],
     )
-    return Comparison(**{**comparison.__dict__, "recommendation": recommend(comparison)})
+    pictures = view.pictures or (lambda golds, said: {"confusion": _confusion(golds, said, data)})
+    shown = pictures(chosen.golds, chosen.predicted)
+    return replace(comparison, recommendation=recommend(comparison), **shown)
+
+
+def figure_of(view: View, metric: str) -> Figure | None:
+    """The metric of what samples add up to, where it is made so."""
+    scores_of = view.scores_of
+    return (lambda total: scores_of(total)[metric]) if scores_of else None
 
 
 def rank(
-    here: Mapping[Contender, list[Finished]], metric: str, sign: int, size: int
+    here: Mapping[Contender, list[Finished]],
+    metric: str,
+    sign: int,
+    size: int,
+    figure: Figure | None = None,
 ) -> tuple[list[Test], list[Rank]]:
     """The contenders of one size, best first, each tested against the best."""
     means = {who: fmean(cell.row.score for cell in cells) for who, cells in here.items()}
     order = sorted(here, key=lambda who: -sign * means[who])
     best, tests = order[0], []
     for who in order[1:]:
-        p = _paired(here[best], here[who], metric)
-        exact = mcnemar(_mostly_right(here[best]), _mostly_right(here[who])) if metric == "accuracy" else None
+        p = _paired(here[best], here[who], metric, figure)
+        single = metric == "accuracy" and not figure  # a sample is right or wrong
+        exact = mcnemar(_mostly_right(here[best]), _mostly_right(here[who])) if single else None
         tests.append(Test(*who, means[best] - means[who], p, exact, p))
     corrected = holm([test.p_bootstrap for test in tests])
     tests = [Test(**{**t.__dict__, "p_holm": p}) for t, p in zip(tests, corrected, strict=True)]
@@ -110,7 +146,7 @@ def rank(
     for who, p_value in zip(order, [None, *corrected], strict=True):
         scores = [cell.row.score for cell in here[who]]
         spread = stdev(scores) if len(scores) > 1 else 0.0
-        ranks.append(Rank(*who, size, means[who], spread, *_interval(here[who], metric), p_value))
+        ranks.append(Rank(*who, size, means[who], spread, *_interval(here[who], metric, figure), p_value))
     return tests, ranks
 
 
@@ -131,7 +167,7 @@ def choose(largest: Mapping[Contender, list[Finished]], metric: str, sign: int =
     return Choice(*who, cell.row.size, cell.row.seed, means[who])
 
 
-def hardest(largest: Mapping[Contender, list[Finished]], texts: Sequence[str], kind: str) -> list[Hard]:
+def hardest(largest: Mapping[Contender, list[Finished]], view: View, kind: str) -> list[Hard]:
     """Test samples that most trainings get wrong; among equals, those with the greatest loss."""
     cells = [cell for of_contender in largest.values() for cell in of_contender]
     golds = cells[0].golds
@@ -140,7 +176,7 @@ def hardest(largest: Mapping[Contender, list[Finished]], texts: Sequence[str], k
         means = np.mean([cell.predicted for cell in cells], 0)
         return [
             Hard(
-                _short(texts[i]),
+                _short(view.texts[i]),
                 f"{golds[i]:g}",
                 f"answered {means[i]:.3g} on average",
                 len(cells),
@@ -154,15 +190,15 @@ def hardest(largest: Mapping[Contender, list[Finished]], texts: Sequence[str], k
         if cell.chances:
             losses -= np.log(np.maximum(cell.chances, 1e-6))
     order = sorted(range(len(golds)), key=lambda i: (-wrong[:, i].sum(), -losses[i], i))[:HARDEST]
-    return [_hard(i, cells, int(wrong[:, i].sum()), texts[i]) for i in order if wrong[:, i].any()]
+    return [_hard(i, cells, int(wrong[:, i].sum()), view) for i in order if wrong[:, i].any()]
 
 
-def _hard(i: int, cells: Sequence[Finished], wrong: int, text: str) -> Hard:
+def _hard(i: int, cells: Sequence[Finished], wrong: int, view: View) -> Hard:
     gold = cells[0].golds[i]
-    said = Counter(_names(cell.predicted[i]) for cell in cells if cell.predicted[i] != gold)
+    said = Counter(view.said(i, cell.predicted[i]) for cell in cells if cell.predicted[i] != gold)
     most, times = said.most_common(1)[0]
     how = f"answered {most} by {times} of {len(cells)} trainings"
-    return Hard(_short(text), _names(gold), how, wrong, len(cells))
+    return Hard(_short(view.texts[i]), view.said(i, gold), how, wrong, len(cells))
 
 
 def recommend(comparison: Comparison) -> str:
@@ -172,10 +208,8 @@ def recommend(comparison: Comparison) -> str:
     names, size = contender_names(comparison.contenders, comparison.titles), comparison.sizes[-1]
     mine = comparison.rank(best, size)
     assert mine is not None
-    metric = comparison.metric.replace("_", " ")
-    sentences = [
-        f"Use {names[best]}: {say(mine.mean)} {metric} with {size:,} labels{_lead(comparison, names)}."
-    ]
+    metric, spent = comparison.metric.replace("_", " "), f"{size:,} {comparison.counted}"
+    sentences = [f"Use {names[best]}: {say(mine.mean)} {metric} with {spent}{_lead(comparison, names)}."]
     if top[0].contender != best:
         sentences.append(
             f"Validation data chose it; on the test data {names[top[0].contender]} has {say(top[0].mean)} "
@@ -224,10 +258,11 @@ def _from_size(comparison: Comparison, best: Contender) -> list[str]:
     if leads is None or len(comparison.sizes) < 2:
         return []
     if leads == comparison.sizes[0]:
-        return [f"It leads at every size from {leads:,} labels on."]
+        return [f"It leads at every size from {leads:,} {comparison.counted} on."]
     names = contender_names(comparison.contenders, comparison.titles)
     before = max(size for size in comparison.sizes if size < leads)
-    return [f"It leads from {leads:,} labels on; with {before:,} {names[firsts[before]]} does better."]
+    better = names[firsts[before]]
+    return [f"It leads from {leads:,} {comparison.counted} on; with {before:,} {better} does better."]
 
 
 def _fewer(comparison: Comparison, names: Mapping[Contender, str]) -> list[str]:
@@ -242,7 +277,9 @@ def _fewer(comparison: Comparison, names: Mapping[Contender, str]) -> list[str]:
         mine = comparison.rank(best, size)
         if mine is not None and sign * mine.mean >= sign * plain[0].mean:
             who = names[plain[0].contender]
-            return [f"With {size:,} labels its mean already reaches that of {who} with {largest:,}."]
+            return [
+                f"With {size:,} {comparison.counted} its mean already reaches that of {who} with {largest:,}."
+            ]
     return []
 
 
@@ -266,17 +303,22 @@ def _of(top: Sequence[Rank], who: Contender) -> float | None:
     return next(r.p_value for r in top if r.contender == who)
 
 
-def _interval(cells: Sequence[Finished], metric: str) -> tuple[float, float]:
+def _interval(cells: Sequence[Finished], metric: str, figure: Figure | None) -> tuple[float, float]:
+    if figure:
+        return interval_of_sums(figure, [cell.tallies for cell in cells])
     if metric == "accuracy":
         return interval(_right(cells))
     return interval_of(METRICS[metric], _items(cells[0].golds), [_items(c.predicted) for c in cells])
 
 
-def _paired(a: Sequence[Finished], b: Sequence[Finished], metric: str) -> float:
+def _paired(a: Sequence[Finished], b: Sequence[Finished], metric: str, figure: Figure | None) -> float:
+    if figure:
+        of_a, of_b = ([cell.tallies for cell in cells] for cells in (a, b))
+        return paired_bootstrap_of_sums(figure, of_a, of_b, resamples=RESAMPLES)
     if metric == "accuracy":
         return paired_bootstrap(_right(a), _right(b), resamples=RESAMPLES)
-    golds, of_a, of_b = _items(a[0].golds), *([_items(c.predicted) for c in cells] for cells in (a, b))
-    return paired_bootstrap_of(METRICS[metric], golds, of_a, of_b, resamples=1000)
+    golds, said_a, said_b = _items(a[0].golds), *([_items(c.predicted) for c in cells] for cells in (a, b))
+    return paired_bootstrap_of(METRICS[metric], golds, said_a, said_b, resamples=1000)
 
 
 def _right(cells: Sequence[Finished]) -> list[list[int]]:
@@ -292,10 +334,10 @@ def _items(values: Sequence[Any]) -> list[Any]:
     return [tuple(x) if isinstance(x, list) else x for x in values]
 
 
-def _confusion(chosen: Finished, data: Mapping[str, Any]) -> dict[str, Any] | None:
+def _confusion(golds: Sequence[Any], said: Sequence[Any], data: Mapping[str, Any]) -> dict[str, Any] | None:
     if data["kind"] != "one":
         return None
-    labels, counts = confusion(chosen.golds, chosen.predicted, data["labels"])
+    labels, counts = confusion(golds, said, data["labels"])
     return {"labels": labels, "counts": counts.tolist()}
 
 
@@ -306,7 +348,7 @@ def _validation(all_groups: Groups, metric: str) -> list[dict[str, Any]]:
     ]
 
 
-def _names(value: Any) -> str:
+def named(value: Any) -> str:
     return ", ".join(map(str, value)) or "nothing" if isinstance(value, (list, tuple)) else str(value)
 
 

@@ -50,7 +50,7 @@ class PlainLines:
         self.number += 1
         row, say = cell.row, style(cell.metric)
         self.say(
-            f"[{self.number}/{self.total}] {self.names[row.contender]}, {row.size:,} labels, "
+            f"[{self.number}/{self.total}] {self.names[row.contender]}, {row.size:,} {cell.counted}, "
             f"seed {row.seed}: {cell.metric} {say(row.score)} ({seconds_text(row.train_seconds)})"
         )
 
@@ -125,9 +125,8 @@ def ranking(comparison: Comparison) -> Table:
 
     say, size = style(comparison.metric), comparison.sizes[-1]
     names = contender_names(comparison.contenders, comparison.titles)
-    title = (
-        f"{comparison.metric.replace('_', ' ')} with {size:,} labels{', in' + say.unit if say.unit else ''}"
-    )
+    unit = f", in{say.unit}" if say.unit else ""
+    title = f"{comparison.metric.replace('_', ' ')} with {size:,} {comparison.counted}{unit}"
     heads = ("", "mean ± sd", "95 % interval", "p", "training", "memory", "answers/s")
     table = Table(*heads, title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.columns[0].overflow = "fold"  # a recipe's name is never cut

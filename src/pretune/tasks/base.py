@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -16,7 +16,7 @@ from pretune.metrics.classification import LabelScores
 from pretune.tensors.batch import Batch
 
 Scores = dict[str, Tensor]
-Golds = Literal["labels", "tags", "choices"]
+Golds = Literal["labels", "tags", "choices", "answers", "roles", "clusters"]
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,15 @@ class Answer:
     spans: tuple[tuple[Span, str], ...] | None = None
     clusters: tuple[tuple[Span, ...], ...] | None = None
     scores: dict[str, float] = field(default_factory=dict)
-    words: tuple[tuple[Span, tuple[float, ...]], ...] | None = (
-        None  # each, and how likely each label is there
-    )
+    words: tuple[tuple[Span, Sequence[float]], ...] | None = None  # each, and how likely each label is there
     choice: int | None = None  # which of the sample's choices, counted from 0
+    text: str | None = None  # what answers, as the passage has it; "" where nothing does
+    guesses: tuple[tuple[Span, str, float], ...] | None = None  # characters, text, probability; best first
 
     @property
     def said(self) -> Any:
-        """What a gold of the same kind is compared with: the choice, the label, the labels or the number."""
-        possible = (self.choice, self.label, self.labels, self.value)
+        """What a gold of the same kind is compared with: choice, label, labels, number or text."""
+        possible = (self.choice, self.label, self.labels, self.value, self.text)
         return next((x for x in possible if x is not None), None)
 
     def to_dict(self) -> dict[str, Any]:
@@ -45,6 +45,13 @@ class Answer:
         said = {name: getattr(self, name) for name in ("choice", "label", "labels", "value", "clusters")}
         if self.words is not None:
             said["words"] = [[*span] for span, _ in self.words]
+        if self.text is not None:
+            said["answer"] = self.text
+        if self.guesses is not None:
+            said["guesses"] = [
+                {"text": text, "start": span.start, "end": span.end, "probability": share}
+                for span, text, share in self.guesses
+            ]
         if self.spans is not None:
             said["spans"] = [{"start": x.start, "end": x.end, "label": label} for x, label in self.spans]
         return {name: x for name, x in said.items() if x is not None} | {"scores": self.scores}
@@ -72,6 +79,26 @@ class Head(nn.Module, ABC):
     def seen(self, scores: Scores, encoded: Encoded) -> Tensor:
         """The top layer (N, T, D) as this head used it, its own dropout included: what AR penalises."""
         return encoded.layers[-1]
+
+
+@runtime_checkable
+class Tallied(Protocol):
+    """A task whose scores are made of what samples add up to."""
+
+    def tallies(self, golds: Sequence[Any], answers: Sequence[Answer]) -> Any:
+        """An array, one row of whole numbers a sample."""
+        ...
+
+    def scores_of(self, total: Any) -> dict[str, float]:
+        """Scores of those rows added up."""
+        ...
+
+
+@runtime_checkable
+class Tuned(Protocol):
+    """A task that takes a setting from what a trained model answers to the validation samples."""
+
+    def tuned(self, golds: Sequence[Any], answers: Sequence[Answer]) -> Task: ...
 
 
 class Task(ABC):

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from pretune.data.alignment import nearest_token, tokens_of
 from pretune.data.rows import Codec, Row
@@ -18,8 +19,21 @@ from pretune.data.samples import Sample, Span
 from pretune.data.segment import Segmenter, guess_language, segmenter
 from pretune.encoder import Encoded, Encoder
 from pretune.errors import UsageError, UserError, choose
+from pretune.layers.crf import CRF, marginals, viterbi
 from pretune.metrics.classification import LabelScores
-from pretune.metrics.tagging import Scheme, by_kind, chunks, parsed, scheme_of, scores_of, tallies
+from pretune.metrics.tagging import (
+    OUTSIDE,
+    Scheme,
+    by_kind,
+    chunks,
+    converted,
+    may_follow,
+    parsed,
+    scheme_of,
+    scores_of,
+    tags_of,
+    tallies,
+)
 from pretune.tasks.base import Answer, Golds, Head, Scores, Task
 from pretune.tasks.classification import in_order
 from pretune.tensors.batch import Batch
@@ -45,9 +59,17 @@ class Tagging(Task):
     golds: ClassVar[Golds] = "tags"
 
     labels: tuple[str, ...] = ()
-    """The tags in the order of the scores."""
+    """The tags of golds."""
     scheme: Scheme = "plain"
-    """How tags mark spans; found in the training samples."""
+    """How the tags that are learned mark spans; that of golds unless another is chosen. Answers have the tags
+    of golds in any case, and the same spans."""
+    written: Scheme | None = None
+    """How golds mark spans; found in the training samples. None: as `scheme`."""
+    crf: bool = False
+    """A conditional random field above the linear layer: tags are scored as a sequence. What the scheme
+    forbids, such as I-PER after O in iob2, has no probability."""
+    constrained: bool = False
+    """Without a CRF: of the sequences that the scheme allows, the answer is the likeliest."""
     token: Token = "last"
     """Which of a word's tokens is read, in the order in which the row has them: the last one has seen all of
     the word; BERT takes the first; or the mean of all."""
@@ -64,8 +86,16 @@ class Tagging(Task):
             raise choose("task.token", self.token, get_args(Token))
         if self.scheme not in get_args(Scheme):
             raise choose("task.scheme", self.scheme, get_args(Scheme))
-        for label in self.labels if self.scheme != "plain" else ():
-            parsed(label, self.scheme)
+        for label in self.labels if self.gold_scheme != "plain" else ():
+            parsed(label, self.gold_scheme)
+        if self.scheme != "plain" and self.gold_scheme == "plain":
+            raise UsageError(f"task.scheme is {self.scheme}, but the tags of the samples mark no spans")
+        if self.constrained and self.scheme == "plain":
+            raise UsageError(
+                "task.constrained is for tags of a scheme, and these mark no spans; leave it out"
+            )
+        if self.constrained and self.crf:
+            raise UsageError("a CRF keeps to the scheme by itself; leave task.constrained out")
         if not 0 <= self.dropout < 1:
             raise UsageError(f"task.dropout is {self.dropout}; it must be from 0 to below 1")
 
@@ -81,11 +111,43 @@ class Tagging(Task):
                 f"all words of the training samples have the tag {labels}; at least two are needed"
             )
         language = guess_language(text for sample in samples[:2000] for text in sample.texts)
-        return cls(labels, **{"scheme": scheme_of(golds), "language": language, **options})
+        scheme = scheme_of(golds)
+        return cls(labels, **{"scheme": scheme, "written": scheme, "language": language, **options})
+
+    @property
+    def gold_scheme(self) -> Scheme:
+        """That of golds, and of the tags of answers."""
+        return "plain" if self.scheme == "plain" else self.written or self.scheme
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Those that are learned, in the order of the scores."""
+        if not self._rewrites:
+            return self.labels
+        kinds = (parsed(label, self.gold_scheme)[1] for label in self.labels if label != OUTSIDE)
+        return tags_of(dict.fromkeys(kinds), self.scheme)
+
+    @property
+    def _rewrites(self) -> bool:
+        """Whether golds are learned in other words: in another scheme, or mended where a scheme is kept."""
+        other = self.scheme != self.gold_scheme
+        return self.scheme != "plain" and (other or self.crf or self.constrained)
+
+    def allowed(self) -> tuple[Tensor, Tensor, Tensor]:
+        """0 where the scheme lets a tag follow another, begin, end a text; else -inf: (C, C), (C,), (C,)."""
+        tags = self.tags
+        free = self.scheme == "plain"
+
+        def row(pairs: Sequence[tuple[str | None, str | None]]) -> Tensor:
+            good = [free or may_follow(before, after, self.scheme) for before, after in pairs]
+            return torch.tensor(good).log()  # (C,)
+
+        transitions = torch.stack([row([(tag, after) for after in tags]) for tag in tags])
+        return transitions, row([(None, tag) for tag in tags]), row([(tag, None) for tag in tags])
 
     @property
     def metric(self) -> str:
-        return "accuracy" if self.scheme == "plain" else "span_f1"
+        return "accuracy" if self.gold_scheme == "plain" else "span_f1"
 
     def words_of(self, sample: Sample) -> tuple[Span, ...]:
         """As the sample came, else as the segmenter finds them."""
@@ -101,15 +163,20 @@ class Tagging(Task):
         return codec.encode([(replace(s.parts[0], words=self.words_of(s)),) for s in samples])
 
     def given(self, samples: Sequence[Sample], rows: Sequence[Sequence[Row]]) -> dict[str, Tensor]:
-        """`tokens` (K, 3): row, token and word of each that is read; words are counted through the batch."""
+        """`tokens` (K, 3): row, token and word of each that is read; words are counted through the batch.
+
+        `words` (B,): how many each sample has.
+        """
         read: list[tuple[int, int, int]] = []
+        words = [self.words_of(sample) for sample in samples]
         row = word = 0
-        for sample, of_sample in zip(samples, rows, strict=True):
-            for place, tokens in self._read(self.words_of(sample), of_sample):
+        for spans, of_sample in zip(words, rows, strict=True):
+            for place, tokens in self._read(spans, of_sample):
                 read += [(row + place, token, word) for token in tokens]
                 word += 1
             row += len(of_sample)
-        return {"tokens": torch.tensor(read, dtype=torch.long).view(-1, 3)}
+        lengths = torch.tensor([len(spans) for spans in words], dtype=torch.long)
+        return {"tokens": torch.tensor(read, dtype=torch.long).view(-1, 3), "words": lengths}
 
     def _read(self, words: Sequence[Span], rows: Sequence[Row]) -> Iterator[tuple[int, list[int]]]:
         """Of each word the row that it is read in and the tokens that are read."""
@@ -121,7 +188,7 @@ class Tagging(Task):
 
     def gold(self, samples: Sequence[Sample], rows: Sequence[Sequence[Row]]) -> dict[str, Tensor]:
         """`tags` (M,) of all words of the batch."""
-        place = {label: i for i, label in enumerate(self.labels)}
+        place, known = {tag: i for i, tag in enumerate(self.tags)}, set(self.labels)
         tags: list[int] = []
         for sample in samples:
             if len(sample.gold) != len(self.words_of(sample)):
@@ -130,13 +197,13 @@ class Tagging(Task):
                     f"{len(self.words_of(sample))} words; give one for each word"
                 )
             for tag in sample.gold:
-                if tag not in place:
-                    known = ", ".join(self.labels[:20])
+                if tag not in known:
                     raise UserError(
                         f"sample {sample.key!r} has the tag {tag!r}, which the task does not know; "
-                        f"it knows {known}"
+                        f"it knows {', '.join(self.labels[:20])}"
                     )
-                tags.append(place[tag])
+            gold = converted(sample.gold, self.gold_scheme, self.scheme) if self._rewrites else sample.gold
+            tags += [place[tag] for tag in gold]
         return {"tags": torch.tensor(tags, dtype=torch.long)}
 
     def head(self, encoder: Encoder) -> TaggingHead:
@@ -145,8 +212,18 @@ class Tagging(Task):
     def decode(
         self, scores: Scores, samples: Sequence[Sample], rows: Sequence[Sequence[Row]]
     ) -> list[Answer]:
-        shares = iter(scores["logits"].detach().double().softmax(-1).tolist())  # M × (C,)
-        return [self._answer(self.words_of(sample), shares) for sample in samples]
+        words = [self.words_of(sample) for sample in samples]
+        logits = scores["logits"].detach().double()  # (M, C)
+        if not self.crf:
+            shares = iter(logits.softmax(-1).tolist())
+            return [self.answer_of(spans, [next(shares) for _ in spans]) for spans in words]
+        held, mask = by_sample(logits, [len(spans) for spans in words])  # (B, W, C), (B, W)
+        moves = [scores[name].detach().double() for name in ("transitions", "begin", "end")]
+        tables, paths = marginals(held, mask, *moves), viterbi(held, mask, *moves)  # type: ignore[call-arg]
+        return [
+            self.answer_of(spans, table[: len(spans)].tolist(), path)
+            for spans, table, path in zip(words, tables, paths, strict=True)
+        ]
 
     def average(self, answers: Sequence[Sequence[Answer]]) -> list[Answer]:
         """One answer a sample from several models' answers: each word's probabilities averaged."""
@@ -154,23 +231,32 @@ class Tagging(Task):
         for of_sample in zip(*answers, strict=True):
             words = [span for span, _ in of_sample[0].words or ()]
             of_words = zip(*([table for _, table in answer.words or ()] for answer in of_sample), strict=True)
-            shares = ([fsum(xs) / len(xs) for xs in zip(*tables, strict=True)] for tables in of_words)
-            found.append(self._answer(words, shares))
+            shares = [[fsum(xs) / len(xs) for xs in zip(*tables, strict=True)] for tables in of_words]
+            found.append(self.answer_of(words, shares))
         return found
 
-    def _answer(self, words: Sequence[Span], shares: Iterator[list[float]]) -> Answer:
-        """Takes one list of probabilities for each word."""
-        table = [tuple(next(shares)) for _ in words]
-        tags = tuple(self.labels[max(range(len(row)), key=row.__getitem__)] for row in table)
-        spans: tuple[tuple[Span, str], ...]
-        if self.scheme == "plain":
-            spans = tuple(zip(words, tags, strict=True))
-        else:
+    def answer_of(
+        self, words: Sequence[Span], shares: Sequence[Sequence[float]], path: Sequence[int] | None = None
+    ) -> Answer:
+        """From how likely each of `tags` is at each word, and which ones are taken, by default the likeliest.
+
+        Where a scheme is kept these are the likeliest together that it allows.
+        """
+        if path is None and words and (self.crf or self.constrained):
+            scores, mask = by_sample(torch.tensor(shares, dtype=torch.double).log(), [len(words)])
+            (path,) = viterbi(scores.clamp(min=-1e6), mask, *(x.double() for x in self.allowed()))
+        if path is None:
+            path = [max(range(len(row)), key=row.__getitem__) for row in shares]
+        tags = [self.tags[k] for k in path]
+        labels = converted(tags, self.scheme, self.gold_scheme) if self._rewrites else tags
+        spans = tuple(zip(words, tags, strict=True))
+        if self.scheme != "plain":
             spans = tuple(
                 (Span(words[start].start, words[end - 1].end), kind)
                 for start, end, kind in chunks(tags, self.scheme)
             )
-        return Answer(labels=tags, spans=spans, words=tuple(zip(words, table, strict=True)))
+        table = tuple(tuple(row) for row in shares)
+        return Answer(labels=tuple(labels), spans=spans, words=tuple(zip(words, table, strict=True)))
 
     def score(self, golds: Sequence[Any], answers: Sequence[Answer]) -> dict[str, float]:
         """Tags that training never saw count as errors."""
@@ -178,23 +264,24 @@ class Tagging(Task):
 
     def tallies(self, golds: Sequence[Any], answers: Sequence[Answer]) -> Tally:
         """Per sample, what `scores_of` makes scores of when added up."""
-        return tallies(golds, [answer.labels or () for answer in answers], self.scheme)
+        return tallies(golds, [answer.labels or () for answer in answers], self.gold_scheme)
 
     def scores_of(self, total: Tally) -> dict[str, float]:
-        return scores_of(total, self.scheme)
+        return scores_of(total, self.gold_scheme)
 
     def by_label(self, golds: Sequence[Any], answers: Sequence[Answer]) -> dict[str, LabelScores]:
         """Of each kind of span; of each tag where tags are plain."""
-        return by_kind(golds, [answer.labels or () for answer in answers], self.scheme)
+        return by_kind(golds, [answer.labels or () for answer in answers], self.gold_scheme)
 
 
 class TaggingHead(Head):
-    """The top layer at the tokens of each word -> logits (M, C)."""
+    """The top layer at the tokens of each word -> logits (M, C); a CRF adds what transitions score."""
 
     def __init__(self, task: Tagging, width: int) -> None:
         super().__init__()
         self.dropout = nn.Dropout(task.dropout)
-        self.linear = nn.Linear(width, len(task.labels))
+        self.linear = nn.Linear(width, len(task.tags))
+        self.crf = CRF(len(task.tags), task.allowed()) if task.crf else None
 
     def forward(self, encoded: Encoded, batch: Batch) -> Scores:
         row, token, word = batch.given["tokens"].unbind(1)  # (K,) each
@@ -203,13 +290,28 @@ class TaggingHead(Head):
         if words != len(word):
             counts = torch.bincount(word, minlength=words)  # (M,)
             read = read.new_zeros(words, read.shape[1]).index_add(0, word, read) / counts[:, None]  # (M, D)
-        return {"logits": self.linear(self.dropout(read)).float()}  # (M, C)
+        scores = {"logits": self.linear(self.dropout(read)).float()}  # (M, C)
+        if self.crf is not None:
+            scores |= zip(("transitions", "begin", "end"), self.crf.moves(), strict=True)
+        return scores
 
     def loss(self, scores: Scores, batch: Batch) -> Tensor:
-        return F.cross_entropy(scores["logits"], batch.gold["tags"], reduction="sum")
+        tags = batch.gold["tags"]  # (M,)
+        if self.crf is None:
+            return F.cross_entropy(scores["logits"], tags, reduction="sum")
+        lengths = [length for length in batch.given["words"].tolist() if length]
+        held, mask = by_sample(scores["logits"], lengths)
+        return -self.crf.log_likelihood(held, by_sample(tags, lengths)[0], mask).sum()
 
     def targets(self, batch: Batch) -> int:
         return len(batch.gold["tags"])
+
+
+def by_sample(of_words: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """What all words have (M, …), as (B, W, …) with zeros behind each sample's, and the mask (B, W)."""
+    held = pad_sequence(list(of_words.split(list(lengths))), batch_first=True)
+    counts = torch.tensor(lengths, device=held.device)
+    return held, torch.arange(held.shape[1], device=held.device) < counts[:, None]
 
 
 @lru_cache(maxsize=8)
