@@ -283,9 +283,14 @@ def predict(
 
 
 def answer_line(sample: Sample, answer: Answer) -> dict[str, Any]:
-    """An answer that counts characters says of which text, and one that counts choices what it says."""
+    """An answer that counts characters says of which text, and one that counts choices what it says.
+
+    Of a question on a passage the line says its id and its words; the passage stays out.
+    """
     if answer.choice is not None:
         return {"answer": sample.texts[1 + answer.choice]} | answer.to_dict()
+    if answer.text is not None:
+        return {"id": sample.key.partition(":")[2], "question": sample.texts[0]} | answer.to_dict()
     return ({} if answer.spans is None else {"text": sample.texts[0]}) | answer.to_dict()
 
 
@@ -297,7 +302,9 @@ def _print_answers(samples: list[Sample], answers: list[Answer]) -> None:
     table.add_column("answer")
     table.add_column("probability", justify="right")
     for sample, answer in zip(samples, answers, strict=True):
-        if answer.spans is not None:
+        if answer.text is not None:
+            said, sure = answer.text or "–", f"{answer.scores['answer']:.2f}" if answer.text else ""
+        elif answer.spans is not None:
             text, sure = sample.texts[0], ""
             said = ", ".join(f"{text[start:end]} {label}" for (start, end), label in answer.spans) or "–"
         elif answer.value is not None:
@@ -310,7 +317,8 @@ def _print_answers(samples: list[Sample], answers: list[Answer]) -> None:
         else:
             said = str(answer.label)
             sure = f"{answer.scores[said]:.2f}" if said in answer.scores else ""
-        asked = sample.texts[:1] if answer.choice is not None else sample.texts
+        one = answer.choice is not None or answer.text is not None  # the question alone
+        asked = sample.texts[:1] if one else sample.texts
         table.add_row(_plain(" / ".join(asked)), _plain(said), sure)
     stdout().print(table)
 

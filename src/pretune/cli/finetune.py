@@ -33,6 +33,7 @@ from pretune.cli.common import (
     stdout,
 )
 from pretune.cli.inputs import check_head, labelled, several, started_from, tagged
+from pretune.cli.passages import answering
 from pretune.cli.questions import choosing
 from pretune.cli.rates import FindStage, LrFind, check_out_of, tell
 from pretune.cli.train import Language, Size
@@ -49,13 +50,14 @@ Vectors = Annotated[
 
 def finetune(
     context: typer.Context,
-    task: Annotated[str, typer.Argument(metavar="TASK", help="classification, tagging or choice.")],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="classification, tagging, choice or qa.")],
     train: Annotated[
         Path,
         typer.Argument(
             metavar="TRAIN",
             help="Labelled csv, tsv, jsonl, parquet, or a folder a class; for tagging CoNLL or CoNLL-U; "
-            "for choice a table of questions, their choices and answers.",
+            "for choice a table of questions, their choices and answers; for qa SQuAD's json, or a table of "
+            "questions, passages and answers.",
         ),
     ],
     out: Annotated[
@@ -81,7 +83,8 @@ def finetune(
         typer.Option(
             "--join",
             help="A folder with both directions of ulmfit becomes one model that reads them side by side "
-            "(concat, usual for tagging), or two whose probabilities are averaged (average, usual else).",
+            "(concat, usual for tagging and qa), or two whose probabilities are averaged (average, usual "
+            "else).",
         ),
     ] = None,
     method: Annotated[
@@ -128,6 +131,8 @@ def finetune(
     Tags of words: pretune finetune tagging train.conllu --from models/en --out tagger
 
     Multiple choice: pretune finetune choice train.jsonl --from models/en --out chooser
+
+    Answers in passages: pretune finetune qa train.json --valid dev.json --from models/en --out reader
     """
     from pretune.config import update
     from pretune.runs.measure import Measure
@@ -152,6 +157,8 @@ def finetune(
     if asks.golds == "choices":
         reading["choices"] = choices or ()
         learn, check, prints = choosing(train, valid, valid_share, reading, seed, notes)
+    elif asks.golds == "answers":
+        learn, check, prints = answering(train, valid, valid_share, reading, seed, notes)
     elif asks.golds == "tags":
         learn, check, prints = tagged(train, valid, valid_share, reading, seed, notes)
     else:
@@ -163,7 +170,7 @@ def finetune(
             f"--join is for a folder with both directions, which --from {start} is not; "
             "for ulmfit from scratch there is encoder.directions=both"
         )
-    usual = "concat" if asks.golds == "tags" else "average"
+    usual = "concat" if asks.golds in ("tags", "answers") else "average"
     started = started_from(start, join or usual, method, size, vectors, language, said, learn, seed, notes)
     one = started[0] if isinstance(started, list) else started
     question: Task = update(
@@ -213,6 +220,9 @@ def finetune(
         trained.save(out, report(cost, fitted.best, config_of, info))
         if fitted.best:
             stdout().print(f"validation: {score_lines(fitted.best)} ({len(check)} samples)", soft_wrap=True)
+        if (threshold := getattr(trained.task, "null_threshold", None)) is not None:
+            said_so = f"nothing is answered where the difference exceeds {threshold:.4g}"
+            stdout().print(said_so, soft_wrap=True)
         for line in mix_lines(mixes_of(trained)):
             stdout().print(line, soft_wrap=True)
     done(out, notes)

@@ -14,6 +14,7 @@ from pretune.data.choices import read_choices
 from pretune.data.conll import FORMATS as WORD_FORMATS
 from pretune.data.conll import read_conll, sentence
 from pretune.data.files import suffix
+from pretune.data.passages import passage_question, read_passages
 from pretune.data.readers import LabelKind, read_samples
 from pretune.data.samples import Sample, sample
 from pretune.errors import UserError
@@ -64,7 +65,7 @@ class Predictor:
 
         A single text, dict or `Sample` is taken as a list of one; a tuple of two texts is one pair. For
         tagging a tuple or list of texts is the words of one sentence; for multiple choice a tuple is a
-        question and the list of its choices.
+        question and the list of its choices, for span question answering a question and a passage.
         """
         single = isinstance(samples, (str, tuple, Mapping, Sample))
         questions: Sequence[Any] = [samples] if single else samples  # type: ignore[assignment]
@@ -76,6 +77,8 @@ class Predictor:
             return question
         if self.task.golds == "choices":
             return choice_question(question, self.text_columns, self.choice_columns)
+        if self.task.golds == "answers":
+            return passage_question(question, self.text_columns)
         if isinstance(question, str):
             return sample(question)
         if self.task.golds == "tags":
@@ -145,7 +148,8 @@ def evaluate(
     if choices and predictor.task.golds != "choices":
         raise UserError(f"{folder} does not choose; leave --choices out")
     if predictor.task.golds != "labels" and (kind or label_separator):
-        what = "tags words" if predictor.task.golds == "tags" else "chooses"
+        does = {"tags": "tags words", "answers": "finds answers"}
+        what = does.get(predictor.task.golds, "chooses")
         raise UserError(f"{folder} {what}, where there are no kinds and no separators; leave them out")
     if predictor.task.golds == "tags":
         before = trained_on(folder)
@@ -158,6 +162,11 @@ def evaluate(
         )
         return evaluation(predictor.model, tagged.samples, tagged.notes, batch_size, seed)
     before = trained_on(folder) if _is_table(file, format) else {}
+    if predictor.task.golds == "answers":
+        read = read_passages(
+            file, text=text, label=label, format=format, encoding=encoding, training=False, usual=before
+        )
+        return evaluation(predictor.model, read.samples, read.notes, batch_size, seed)
     if predictor.task.golds == "choices":
         asked = read_choices(
             file,
@@ -242,7 +251,8 @@ def read_input(
     """Unlabelled samples of a file, or of stdin for "-", every one kept in order; and notes."""
     if source == "-":
         with tempfile.TemporaryDirectory() as place:
-            file = Path(place) / f"stdin.{format or 'txt'}"
+            usual = "jsonl" if trained_on(folder).get("kind") == "qa" else "txt"
+            file = Path(place) / f"stdin.{format or usual}"
             file.write_bytes(sys.stdin.buffer.read())
             return read_input(folder, str(file), text, format, encoding, choices)
     file = Path(source)
@@ -263,6 +273,9 @@ def read_input(
         return asked.samples, asked.notes
     if choices:
         raise UserError(f"{folder} does not choose; leave --choices out")
+    if before.get("kind") == "qa":
+        read = read_passages(file, text=text, format=format, encoding=encoding, labelled=False, usual=before)
+        return read.samples, read.notes
     tagger = before.get("kind") == "tags"
     if not text and _is_table(file, format) and not tagger:  # whose columns no table has
         text = before.get("text", ())

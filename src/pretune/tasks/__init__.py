@@ -5,10 +5,12 @@ from __future__ import annotations
 from pretune.tasks.base import Task
 from pretune.tasks.choice import MultipleChoice
 from pretune.tasks.classification import Classification
+from pretune.tasks.span_qa import SpanQA
 from pretune.tasks.tagging import Tagging
 
 TASKS: dict[str, type[Task]] = {
     "classification": Classification,
     "tagging": Tagging,
     "choice": MultipleChoice,
+    "qa": SpanQA,
 }
