@@ -18,7 +18,7 @@ class Trilinear(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:  # (N, T, D), (N, U, D) -> (N, T, U)
         alone: Tensor = self.x(x) + self.y(y).transpose(1, 2)  # (N, T, U)
-        return alone + (x * self.product) @ y.transpose(1, 2)
+        return (alone + (x * self.product) @ y.transpose(1, 2)).float()
 
 
 class BiAttention(nn.Module):

@@ -53,7 +53,7 @@ class SpanHead(Head):
         asks = batch.given["asks"]  # (N,), one a sample
         asked = asks.nonzero()[:, 0][batch.owner[~asks]]  # (P,) each window's question
         mask = batch.mask[~asks]
-        read = reader(top[~asks].float(), top[asked].float(), mask, batch.mask[asked])  # (P, T, 2H)
+        read = reader(top[~asks].float(), top[asked].float(), mask, batch.mask[asked]).float()  # (P, T, 2H)
         first = self.firsts(read, mask)
         last = self.lasts(torch.cat((read, first), -1), mask)
         peak = read.masked_fill(~mask[..., None], LOW).amax(1)  # (P, 2H)
@@ -66,7 +66,7 @@ class SpanHead(Head):
     def loss(self, scores: Scores, batch: Batch) -> Tensor:
         """The mean of both cross-entropies, summed over samples; 0 where no token is of the answer."""
         lost = scores["start"].new_zeros(())
-        known = batch.gold["none"]
+        none = batch.gold["none"]  # (B,)
         for name, right in (("start", batch.gold["starts"]), ("end", batch.gold["ends"])):
             each = scores[name]
             total = of_samples(each.logsumexp(1), batch)  # (B,)
@@ -74,9 +74,9 @@ class SpanHead(Head):
             if "null" in scores:
                 null = scores["null"] / 2
                 total = torch.logaddexp(total, null)
-                found = torch.where(batch.gold["none"], null, found)
-            has = torch.zeros_like(known).scatter_reduce(0, batch.owner, right.any(1), "amax") | known
-            lost = lost + torch.where(has, total - found, torch.zeros_like(total)).sum() / 2
+                found = torch.where(none, null, found)
+            known = none | (none.long().index_add(0, batch.owner, right.any(1).long()) > 0)
+            lost = lost + torch.where(known, total - found, torch.zeros_like(total)).sum() / 2
         return lost
 
     def targets(self, batch: Batch) -> int:
