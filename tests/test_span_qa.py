@@ -14,6 +14,7 @@ import torch
 from typer.testing import CliRunner
 
 import tiny
+from guest_models import saved
 from pretune.cli import app
 from pretune.data.rows import Row
 from pretune.data.samples import Sample, Span, sample
@@ -21,8 +22,9 @@ from pretune.data.span_answers import SpanAnswer, question_sample
 from pretune.errors import UsageError, UserError
 from pretune.layers.biattention import BiAttentiveReader, SelfAttention
 from pretune.methods import METHODS
+from pretune.methods.hub import HubCodec
 from pretune.runs.predictor import Predictor, evaluate
-from pretune.runs.run import finetune, load_trained
+from pretune.runs.run import finetune, load_start, load_trained
 from pretune.runs.trained import TrainedModel, join
 from pretune.tasks.base import Answer
 from pretune.tasks.passages import Windows, candidates, stretch, widest_context
@@ -96,6 +98,34 @@ def test_encoders_of_any_length_read_a_passage_whole(method: str):
     codec, one = tiny.start(method).codec, questions(long=True)[0]
     assert Windows(16, 4, 2).rows(codec, [one], False) == codec.encode([one.parts])
     assert len(Windows(16, 4, 2).rows(codec, [one], True)[0]) == 2
+
+
+def test_a_guest_reads_windows_that_its_own_tokenizer_would_cut(tmp_path: Path):
+    start = load_start(saved("bert", tmp_path / "guest"))
+    codec, one = start.codec, questions(long=True)[0]
+    assert isinstance(codec, HubCodec)
+    limited = HubCodec(replace(codec.config, context=24), codec.tokenizer)
+    before = limited.encode([one.parts])
+    (rows,) = Windows().rows(limited, [one], False)
+    (whole,) = HubCodec(replace(codec.config, context=None), codec.unlimited().tokenizer).encode([one.parts])
+    assert len(rows) > 1 and all(len(row) <= 24 for row in rows)
+    assert {row.chars[t] for row in rows for t in candidates(row)} == {
+        whole[0].chars[t] for t in candidates(whole[0])
+    }
+    assert limited.encode([one.parts]) == before  # the codec itself goes on cutting
+    reader = join(start, SpanQA(max_length=24, no_answer=True), tiny.recipe("full"), 0)
+    (alone,), (beside, _) = reader.answers([one]), reader.answers([one, questions()[0]])
+    assert alone.guesses[0][:2] == beside.guesses[0][:2]
+
+
+@pytest.mark.parametrize("method", ["gpt", "bert"])
+def test_the_text_may_be_predicted_beside_the_answer(method: str):
+    some, encoder = questions(4, long=True), {"pretraining_heads": True} if method == "bert" else {}
+    way = tiny.recipe("full", auxiliary=0.5)
+    reader, fitted = finetune(
+        tiny.start(method, **encoder), SpanQA.of(some, max_length=24), way, some, [], Fitting(quiet=True)
+    )
+    assert np.isfinite(fitted.history[-1]["loss"]) and len(reader.answers(some)) == 4
 
 
 def test_a_short_pair_is_read_as_the_codec_reads_it():
