@@ -14,7 +14,6 @@ import torch
 from typer.testing import CliRunner
 
 import tiny
-from guest_models import saved
 from pretune.cli import app
 from pretune.data.rows import Row
 from pretune.data.samples import Sample, Span, sample
@@ -101,6 +100,8 @@ def test_encoders_of_any_length_read_a_passage_whole(method: str):
 
 
 def test_a_guest_reads_windows_that_its_own_tokenizer_would_cut(tmp_path: Path):
+    from guest_models import saved  # skips without transformers
+
     start = load_start(saved("bert", tmp_path / "guest"))
     codec, one = start.codec, questions(long=True)[0]
     assert isinstance(codec, HubCodec)
@@ -462,6 +463,18 @@ def test_questions_come_from_a_pipe_and_from_python(folder: Path):
     predictor = Predictor.load(folder / "reader")
     (answer,) = predictor.answer((one.texts[0], one.texts[1]))
     assert line["answer"] == answer.text == predictor.answer(json.loads(record))[0].text
+
+
+def test_on_a_terminal_a_question_stands_beside_its_answer(capsys: pytest.CaptureFixture[str]):
+    from pretune.cli.answer import _print_answers
+
+    some = [sample("where is she", "in Rome"), sample("who is he", "in Rome")]
+    said = Answer(text="Rome", spans=((Span(3, 7), "answer"),), scores={"answer": 0.75})
+    _print_answers(some, [said, Answer(text="", spans=(), scores={"answer": 0.2})])
+    printed = capsys.readouterr().out.splitlines()
+    assert any("where is she" in line and "Rome" in line and "0.75" in line for line in printed)
+    assert any("who is he" in line and "–" in line and "0.2" not in line for line in printed)
+    assert not any("in Rome" in line for line in printed)
 
 
 @pytest.mark.parametrize(
