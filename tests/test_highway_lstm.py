@@ -51,7 +51,7 @@ def test_outputs_and_gradients_are_those_of_the_equations(layers: int) -> None:
         said = (
             read(lstm, given, lengths)
             if own
-            else torch.cat([by_the_equations(lstm, part) for part in given.split(lengths)])
+            else torch.cat([by_the_equations(lstm, part) for part in torch.split(given, lengths)])
         )
         wanted = [given, *lstm.parameters()]
         results.append([said, *torch.autograd.grad((said * rows(*lengths, width=4)).sum(), wanted)])
@@ -111,7 +111,8 @@ def test_gradients_pass_the_mask() -> None:
 
     def said(given: Tensor) -> Tensor:
         torch.manual_seed(3)  # the same mask at each call
-        return layer(given, steps, steps.earlier())
+        y: Tensor = layer(given, steps, steps.earlier())
+        return y
 
     (got,) = torch.autograd.grad(said(x).square().sum(), [x])
     for at in ((0, 0), (2, 1), (4, 2)):

@@ -41,7 +41,7 @@ def about(words: list[str], predicate: int, tags: tuple[str, ...] | None = None,
 
 def labelled(count: int, seed: int = 0) -> list[Sample]:
     """Sentences whose roles hang on which word is the predicate: those before it are ARG0, behind it ARG1."""
-    chance, found = Random(seed), []
+    chance, found = Random(seed), list[Sample]()
     while len(found) < count:
         words = chance.sample(tiny.WORDS, chance.randint(2, 7))
         for at in chance.sample(range(len(words)), min(2, len(words))):
@@ -54,7 +54,7 @@ def labelled(count: int, seed: int = 0) -> list[Sample]:
 
 def told(count: int, seed: int = 0) -> list[Sample]:
     """Sentences of two predicates, good and bad: a word and which is asked about say its tag together."""
-    chance, found = Random(seed), []
+    chance, found = Random(seed), list[Sample]()
     for words in (["good", *chance.sample(tiny.WORDS[:6], 3), "bad"] for _ in range(count // 2)):
         for at, (one, other) in ((0, ("B-ARG0", "B-ARG1")), (4, ("B-ARG1", "B-ARG0"))):
             tags = [one if word in tiny.WORDS[:3] else other for word in words[1:4]]
@@ -103,7 +103,7 @@ def test_scores_are_those_of_the_official_scorer_counted_by_hand() -> None:
     assert figures == pytest.approx(dict(zip(FIGURES, (3 / 5, 3 / 5, 3 / 5, 1 / 3), strict=True)))
     table = by_role(golds, said)
     assert list(table) == ["A0", "A1", "AM-TMP"]
-    assert table["A1"] == (pytest.approx(1 / 3), pytest.approx(1 / 3), pytest.approx(1 / 3), 3)
+    assert list(table["A1"]) == pytest.approx([1 / 3, 1 / 3, 1 / 3, 3])
     assert table["A0"] == table["AM-TMP"] == (1.0, 1.0, 1.0, 1)
 
 
@@ -141,7 +141,7 @@ def test_answers_are_the_likeliest_of_all_that_are_bio() -> None:
         return all(b[0] != "I" or a[1:] == b[1:] for a, b in pairwise(("O", *tags)))
 
     said = task.decode({"logits": logits}, asked, [[], []])
-    for answer, table in zip(said, logits.split([4, 2]), strict=True):
+    for answer, table in zip(said, torch.split(logits, [4, 2]), strict=True):
         paths = product(range(5), repeat=len(table))
         possible = [path for path in paths if fits(tuple(TAGS[i] for i in path))]
         best = max(possible, key=lambda path: float(table[range(len(path)), path].sum()))
@@ -235,10 +235,10 @@ def test_roles_are_learned_by_heart_and_the_folder_answers_alike(
 ) -> None:
     tags = ("B-ARG0", "B-V", "B-ARG1", "I-ARG1"), ("B-V", "B-ARG1", "B-C-V", "O")
     train = [about(tiny.WORDS[k : k + 4], int(k % 8 == 0), tags[k % 8 > 0]) for k in range(0, 16, 4)]
-    shape = {"highway_layers": layers, "highway_width": 24, "hidden": 48, "recurrent_dropout": 0.0}
+    shape: Any = {"highway_layers": layers, "highway_width": 24, "hidden": 48, "recurrent_dropout": 0.0}
     task = SemanticRoles.of(train, indicator=12, dropout=0.0, **shape)
     lr = 0.01 if method in ("gpt", "bert") else 0.05
-    calm = {"task_drop_mult": 0.0} if method == "ulmfit" else {}
+    calm: Any = {"task_drop_mult": 0.0} if method == "ulmfit" else {}
     recipe = tiny.recipe("full", lr=lr, epochs=30, batch_size=4)
     trained, _ = finetune(tiny.start(method, **calm), task, recipe, train, [], QUIET)
     said = trained.answers(train)
@@ -251,7 +251,7 @@ def test_roles_are_learned_by_heart_and_the_folder_answers_alike(
 @pytest.mark.parametrize("layers", [0, 2])
 def test_two_predicates_of_a_sentence_are_told_apart(layers: int) -> None:
     train = told(8)
-    shape = {"highway_layers": layers, "highway_width": 24, "hidden": 48, "recurrent_dropout": 0.0}
+    shape: Any = {"highway_layers": layers, "highway_width": 24, "hidden": 48, "recurrent_dropout": 0.0}
     task = SemanticRoles.of(train, indicator=12, dropout=0.0, **shape)
     recipe = tiny.recipe("full", lr=0.05, epochs=80, batch_size=8)
     trained, _ = finetune(tiny.start("wordvectors"), task, recipe, train, [], QUIET)
@@ -354,14 +354,15 @@ def test_the_commands_train_score_and_answer(tmp_path: Path) -> None:
     # an answer is a question again, and labelled samples
     words = [samples[0].texts[0][a:b] for a, b in samples[0].parts[0].words]
     at = samples[0].parts[0].words.index(samples[0].marks[0])
-    for question in (
+    questions: list[Any] = [
         first,
         {"words": words, "predicate": at},
         {"words": words, "predicate": [at, at + 1]},
         {"text": first["text"], "predicate": first["predicate"]},
         (words, at),
         (first["text"], first["predicate"]),
-    ):
+    ]
+    for question in questions:
         assert predictor.answer(question)[0].labels == tuple(first["labels"])
     lines = "".join(json.dumps(x) + "\n" for x in by_file)
     assert run("predict", model, "-", stdin=lines) == lines

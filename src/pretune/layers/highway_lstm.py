@@ -74,7 +74,7 @@ class HighwayLayer(nn.Module):
             self.bias[width : 2 * width] = 1
 
     def forward(self, x: Tensor, steps: Steps, earlier: Tensor) -> Tensor:  # (M, I) -> (M, H)
-        sums, skipped = F.linear(x, self.weight_ih).split((5 * self.width, self.width), 1)
+        sums, skipped = torch.split(F.linear(x, self.weight_ih), [5 * self.width, self.width], 1)
         kept = None
         if self.training and self.p:
             kept = F.dropout(x.new_ones(steps.rows, self.width), self.p)  # (R, H)
@@ -107,7 +107,7 @@ class _Recurrence(torch.autograd.Function):
         for n in counts:
             here = slice(at, at + n)
             z = torch.addmm(sums[here], h[:n], weight.t(), out=gates[here])  # (n, 5H)
-            i, f, o, r = z[:, : 4 * width].sigmoid_().split(width, 1)
+            i, f, o, r = z[:, : 4 * width].sigmoid_().chunk(4, 1)
             cells[here] = c[:n].mul_(f).addcmul_(i, z[:, 4 * width :].tanh_())
             out = torch.lerp(skipped[here], o * c[:n].tanh(), r)  # (n, H)
             h[:n] = y[here] = out if kept is None else out * kept[:n]
@@ -128,7 +128,7 @@ class _Recurrence(torch.autograd.Function):
             at -= n
             here = slice(at, at + n)
             before = cells[at - counts[t - 1] :][:n] if t else zeros[:n]
-            i, f, o, r, g = gates[here].split(width, 1)
+            i, f, o, r, g = gates[here].chunk(5, 1)
             squashed = cells[here].tanh()  # (n, H)
             out = dy[here] + dh[:n]
             if kept is not None:
@@ -136,7 +136,7 @@ class _Recurrence(torch.autograd.Function):
             dm = out * r  # of o * tanh(c)
             dskipped[here] = out - dm
             dcell = (dm * o * (1 - squashed.square())).add_(dc[:n])
-            d = dz[here].split(width, 1)
+            d = dz[here].chunk(5, 1)
             d[0].copy_(dcell * g * i * (1 - i))
             d[1].copy_(dcell * before * f * (1 - f))
             d[2].copy_(dm * squashed * o * (1 - o))

@@ -165,7 +165,7 @@ class SemanticRoles(Task):
     ) -> list[Answer]:
         words = [self.words_of(sample) for sample in samples]
         nats = scores["logits"].detach().double().log_softmax(-1)  # (M, C)
-        return self._answers(words, nats.split([len(own) for own in words]))
+        return self._answers(words, torch.split(nats, [len(own) for own in words]))
 
     def average(self, answers: Sequence[Sequence[Answer]]) -> list[Answer]:
         """One answer a sample from several models' answers: each word's probabilities averaged."""
@@ -253,7 +253,8 @@ class RolesHead(Head):
         return len(batch.gold["tags"])
 
 
-def bio_moves(labels: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+@lru_cache(maxsize=8)
+def bio_moves(labels: tuple[str, ...]) -> tuple[Tensor, Tensor, Tensor]:
     """What `viterbi` takes beside scores, -inf where forbidden: I-X follows B-X or I-X alone."""
     transitions, begin = torch.zeros(len(labels), len(labels)), torch.zeros(len(labels))
     for to, label in enumerate(labels):
