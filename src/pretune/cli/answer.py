@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
+from pretune.cli.clusters import conll_text, print_clusters
 from pretune.cli.common import (
     Choices,
     ConfigFile,
@@ -245,7 +246,12 @@ def predict(
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Write JSON lines here; else to the terminal.")
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Write JSON lines here, of coreference CoNLL's columns where it ends in .conll; else to the "
+            "terminal.",
+        ),
     ] = None,
     text: Text = None,
     choices: Choices = None,
@@ -267,7 +273,8 @@ def predict(
     notes = Notes(quiet)
     samples, found = read_input(folder, source, text or (), file_format, encoding, choices or ())
     notes(*found)
-    answers = Predictor.load(folder, device).answer(samples, batch_size)
+    predictor = Predictor.load(folder, device)
+    answers = predictor.answer(samples, batch_size)
     if out is None and sys.stdout.isatty():
         _print_answers(samples, answers)
         return
@@ -276,6 +283,8 @@ def predict(
     if out is None:
         sys.stdout.write(lines)
         return
+    if predictor.task.golds == "clusters" and out.suffix == ".conll":
+        lines = conll_text(cast(Any, predictor.task), samples, answers)
     from pretune.runs.files import write_text
 
     write_text(out, lines)
@@ -291,12 +300,18 @@ def answer_line(sample: Sample, answer: Answer) -> dict[str, Any]:
         return {"answer": sample.texts[1 + answer.choice]} | answer.to_dict()
     if answer.text is not None:
         return {"id": sample.key.partition(":")[2], "question": sample.texts[0]} | answer.to_dict()
-    return ({} if answer.spans is None else {"text": sample.texts[0]}) | answer.to_dict()
+    if answer.clusters is not None:
+        return {"key": sample.key, "text": sample.texts[0]} | answer.to_dict()
+    marked = {"predicate": [*sample.marks[0]]} if answer.spans is not None and sample.marks else {}
+    return ({} if answer.spans is None else {"text": sample.texts[0]}) | marked | answer.to_dict()
 
 
 def _print_answers(samples: list[Sample], answers: list[Answer]) -> None:
     from rich.table import Table
 
+    if answers and answers[0].clusters is not None:
+        print_clusters(samples, answers)
+        return
     table = Table()
     table.add_column("text", no_wrap=True, ratio=1)
     table.add_column("answer")
@@ -319,6 +334,9 @@ def _print_answers(samples: list[Sample], answers: list[Answer]) -> None:
             sure = f"{answer.scores[said]:.2f}" if said in answer.scores else ""
         one = answer.choice is not None or answer.text is not None  # the question alone
         asked = sample.texts[:1] if one else sample.texts
+        if answer.spans is not None and sample.marks:  # the predicate that is asked about, in brackets
+            text, (start, end) = sample.texts[0], sample.marks[0]
+            asked = (f"{text[:start]}[{text[start:end]}]{text[end:]}",)
         table.add_row(_plain(" / ".join(asked)), _plain(said), sure)
     stdout().print(table)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pretune.cli.clusters import grouping, one_by_one
 from pretune.cli.common import (
     Choices,
     ConfigFile,
@@ -34,6 +35,7 @@ from pretune.cli.common import (
 )
 from pretune.cli.inputs import check_head, labelled, several, started_from, tagged
 from pretune.cli.passages import answering
+from pretune.cli.predicates import labelling_roles
 from pretune.cli.questions import choosing
 from pretune.cli.rates import FindStage, LrFind, check_out_of, tell
 from pretune.cli.train import Language, Size
@@ -50,14 +52,18 @@ Vectors = Annotated[
 
 def finetune(
     context: typer.Context,
-    task: Annotated[str, typer.Argument(metavar="TASK", help="classification, tagging, choice or qa.")],
+    task: Annotated[
+        str, typer.Argument(metavar="TASK", help="classification, tagging, srl, choice, qa or coref.")
+    ],
     train: Annotated[
         Path,
         typer.Argument(
             metavar="TRAIN",
             help="Labelled csv, tsv, jsonl, parquet, or a folder a class; for tagging CoNLL or CoNLL-U; "
+            "for srl CoNLL with a column a predicate; "
             "for choice a table of questions, their choices and answers; for qa SQuAD's json, or a table of "
-            "questions, passages and answers.",
+            "questions, passages and answers; for coref CoNLL 2012, a folder of such files, or jsonl with "
+            "text and clusters.",
         ),
     ],
     out: Annotated[
@@ -83,8 +89,8 @@ def finetune(
         typer.Option(
             "--join",
             help="A folder with both directions of ulmfit becomes one model that reads them side by side "
-            "(concat, usual for tagging and qa), or two whose probabilities are averaged (average, usual "
-            "else).",
+            "(concat, usual for tagging, srl, qa and coref), or two whose probabilities are averaged "
+            "(average, usual else).",
         ),
     ] = None,
     method: Annotated[
@@ -130,7 +136,11 @@ def finetune(
 
     Tags of words: pretune finetune tagging train.conllu --from models/en --out tagger
 
+    Semantic roles: pretune finetune srl train.conll --from models/elmo task.highway_layers=8 --out roles
+
     Multiple choice: pretune finetune choice train.jsonl --from models/en --out chooser
+
+    Coreference: pretune finetune coref train.conll --valid dev.conll --from models/elmo --out coref
 
     Answers in passages: pretune finetune qa train.json --valid dev.json --from models/en --out reader
     """
@@ -159,6 +169,11 @@ def finetune(
         learn, check, prints = choosing(train, valid, valid_share, reading, seed, notes)
     elif asks.golds == "answers":
         learn, check, prints = answering(train, valid, valid_share, reading, seed, notes)
+    elif asks.golds == "clusters":
+        learn, check, prints = grouping(train, valid, valid_share, reading, seed, notes)
+        said["recipe"] = one_by_one(recipe, said["recipe"], notes)
+    elif asks.golds == "roles":
+        learn, check, prints = labelling_roles(train, valid, valid_share, reading, seed, notes)
     elif asks.golds == "tags":
         learn, check, prints = tagged(train, valid, valid_share, reading, seed, notes)
     else:
@@ -170,7 +185,9 @@ def finetune(
             f"--join is for a folder with both directions, which --from {start} is not; "
             "for ulmfit from scratch there is encoder.directions=both"
         )
-    usual = "concat" if asks.golds in ("tags", "answers") else "average"
+    if asks.golds == "clusters" and join == "average":
+        raise UsageError("--join average: clusters of two models cannot be averaged; give concat, or nothing")
+    usual = "concat" if asks.golds in ("tags", "answers", "roles", "clusters") else "average"
     started = started_from(start, join or usual, method, size, vectors, language, said, learn, seed, notes)
     one = started[0] if isinstance(started, list) else started
     question: Task = update(

@@ -38,7 +38,7 @@ def tallies(golds: Sequence[Clusters], answers: Sequence[Clusters]) -> NDArray[n
 
 def scores_of(total: Sequence[float] | NDArray[np.float64]) -> dict[str, float]:
     """Scores from tallies added up: (16,). 0 where there was nothing to divide by."""
-    found = {}
+    found: dict[str, float] = {}
     for number, name in enumerate((*METRICS, "mention")):
         right, true, said_right, said = map(float, total[4 * number : 4 * number + 4])
         recall, precision = _share(right, true), _share(said_right, said)

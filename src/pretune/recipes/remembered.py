@@ -13,7 +13,7 @@ from pretune.data.samples import Sample
 from pretune.recipes.frozen import LAYERS, SUMMARY, FrozenFeatures
 from pretune.tasks.around import Around
 from pretune.tasks.base import Task
-from pretune.tensors.lengths import answer_batches
+from pretune.tensors.lengths import answer_batches, padded_tokens
 from pretune.training.sources import task_batch
 
 BATCH, TOKENS = 64, 1 << 14  # samples and tokens of one reading
@@ -81,7 +81,7 @@ def remembering(encoder: FrozenFeatures, task: Task, codec: Codec, asked: Sequen
         torch.zeros(len(lengths), inner.summary_width),
     )
     device, end = next(encoder.parameters()).device, 0
-    for wanted in answer_batches([max(map(len, of_sample)) for of_sample in rows], BATCH, TOKENS):
+    for wanted in answer_batches([padded_tokens(of_sample) for of_sample in rows], BATCH, TOKENS):
         wanted = [i for i in wanted if any(key(row) not in kept.places for row in rows[i])]
         if not wanted:
             continue

@@ -26,7 +26,7 @@ from pretune.runs.folders import CONFIG, FORMAT, WEIGHTS, load_weights, save_wei
 from pretune.runs.starts import Start, describe, empty_start
 from pretune.tasks import TASKS
 from pretune.tasks.base import Answer, Task
-from pretune.tensors.lengths import answer_batches
+from pretune.tensors.lengths import answer_batches, padded_tokens
 from pretune.training.model import Model
 from pretune.training.sources import task_batch
 
@@ -180,7 +180,7 @@ def answer(
     found: dict[int, Answer] = {}
     device = next(model.parameters()).device
     with evaluating(model), torch.no_grad():
-        for wanted in answer_batches([max(map(len, of_sample)) for of_sample in rows], batch_size):
+        for wanted in answer_batches([padded_tokens(of_sample) for of_sample in rows], batch_size):
             some, their_rows = [samples[i] for i in wanted], [rows[i] for i in wanted]
             batch = task_batch(task, codec, some, their_rows, gold=False).to(device)
             scores = {name: x.cpu() for name, x in model(batch).scores.items()}

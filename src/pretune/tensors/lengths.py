@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 
 import torch
 
@@ -36,6 +36,11 @@ def count_batches(samples: int, batch_size: int, smallest: int = 1) -> int:
     """How many batches `length_batches` makes of so many samples."""
     whole, rest = divmod(samples, batch_size)
     return whole + int(rest >= smallest or (whole == 0 and rest > 0))
+
+
+def padded_tokens(rows: Sequence[Sized]) -> int:
+    """What a sample takes of a batch of its own: its rows, each as long as the longest."""
+    return len(rows) * max(map(len, rows))
 
 
 def answer_batches(lengths: Sequence[int], batch_size: int, tokens: int = TOKENS) -> Iterator[list[int]]:
