@@ -84,8 +84,8 @@ Format = Annotated[
     str | None,
     typer.Option(
         "--format",
-        help="csv, tsv, jsonl, parquet, txt or label-first; for tagging conll or conllu; by the file's "
-        "ending if not given.",
+        help="csv, tsv, jsonl, parquet, txt or label-first; for tagging conll, conllu or jsonl; by the "
+        "file's ending if not given.",
     ),
 ]
 SampleFormat = Annotated[

@@ -118,15 +118,15 @@ def tagged(
     train: Path, valid: Path | None, share: float, reading: Mapping[str, Any], seed: int, notes: Notes
 ) -> tuple[list[Sample], list[Sample], dict[str, Any]]:
     """The same of files whose words are tagged."""
-    from pretune.data.conll import read_conll
+    from pretune.data.json_spans import read_tagged
     from pretune.data.splits import count_labels, split, without_leaks
 
     columns = {name: reading[name] for name in ("text", "label", "format", "encoding")}
-    found = read_conll(train, **columns)
+    found = read_tagged(train, **columns)
     notes(*found.notes)
     learn, check = found.samples, []
     if valid is not None:
-        other = read_conll(valid, **columns)
+        other = read_tagged(valid, **columns)
         check = other.samples
         notes(*other.notes)
         learn, lost = without_leaks(learn, check)
@@ -141,7 +141,7 @@ def tagged(
         "kind": "tags",
         "text": [found.words_column],
         "label": [found.tags_column],
-        "universal": found.universal,
+        "layout": found.layout,
     }
     return learn, check, prints
 

@@ -37,7 +37,7 @@ class Tagged:
     """What a file gave."""
 
     samples: list[Sample]  # gold: a tag for each of the words, None if unlabelled
-    universal: bool  # CoNLL-U
+    layout: str  # conll, conllu, jsonl
     words_column: str
     tags_column: str
     notes: list[str]  # for the user
@@ -77,8 +77,8 @@ def read_conll(
         raise UserError(f"{path} is a folder; give a file with a word a line")
     if format is None and suffix(path) in TABLES:
         raise UserError(
-            f"{path.name}: tags are read from CoNLL's columns, a word a line, or from CoNLL-U; "
-            "convert the file, or give --format conll if it is one"
+            f"{path.name}: tags are read from CoNLL's columns, a word a line, from CoNLL-U, or spans from "
+            "JSON lines; convert the file, or give --format conll if it is one"
         )
     universal = (format or suffix(path).lstrip(".")) == "conllu"
     words_column = _one(text, "text", universal, "form" if universal else "0")
@@ -89,8 +89,8 @@ def read_conll(
     if not sentences:
         raise UserError(f"{path.name}: holds no word; a word a line is expected, its tag behind it")
     samples = [_sample(words, labelled) for words in sentences]
-    notes = _notes(path.name, samples) if labelled else []
-    return Tagged(samples, universal, words_column, tags_column, notes)
+    notes = notes_of(path.name, samples) if labelled else []
+    return Tagged(samples, "conllu" if universal else "conll", words_column, tags_column, notes)
 
 
 def sentence(forms: Sequence[str]) -> Part:
@@ -215,7 +215,7 @@ def _inside(surface: str, forms: Sequence[str], start: int) -> list[Span]:
     return spans
 
 
-def _notes(name: str, samples: Sequence[Sample]) -> list[str]:
+def notes_of(name: str, samples: Sequence[Sample]) -> list[str]:
     counts = Counter(tag for sample in samples for tag in sample.gold)
     most = listed([f"{shown(tag, 24)} {count}" for tag, count in counts.most_common()], 6)
     sentences = f"{len(samples):,} sentence{'s' * (len(samples) > 1)}"

@@ -43,6 +43,8 @@ class CRF(nn.Module):
 
 def marginals(scores: Tensor, mask: Tensor, transitions: Tensor, begin: Tensor, end: Tensor) -> Tensor:
     """p(y_t = k | x) of every word and tag. (N, T, K) -> (N, T, K)"""
+    if not scores.shape[1]:
+        return scores
     before = _forward(scores, mask, transitions, begin)  # T × (N, K)
     after = [end.expand_as(scores[:, -1])]  # backwards
     for t in range(scores.shape[1] - 1, 0, -1):

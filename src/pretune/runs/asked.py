@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from pretune.data.choices import read_choices
-from pretune.data.conll import read_conll
 from pretune.data.golds import LabelKind
+from pretune.data.json_spans import read_tagged
 from pretune.data.readers import read_samples
 from pretune.data.samples import Sample
 from pretune.data.splits import check_labels, conflicts, count_labels
@@ -115,12 +115,12 @@ def _numbered(sample: Sample) -> str:
 
 def _tagged(path: Path, kind: str | None, reading: Mapping[str, Any]) -> Read:
     options = {name: reading[name] for name in READING}
-    found = read_conll(path, **options)
+    found = read_tagged(path, **options)
     columns = {
         "kind": "tags",
         "text": [found.words_column],
         "label": [found.tags_column],
-        "universal": found.universal,
+        "layout": found.layout,
     }
     return Read(found.samples, "tags", columns, list(found.notes))
 

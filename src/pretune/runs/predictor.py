@@ -8,12 +8,13 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from pretune.data.choices import read_choices
 from pretune.data.conll import FORMATS as WORD_FORMATS
 from pretune.data.conll import read_conll, sentence
 from pretune.data.files import suffix
+from pretune.data.json_spans import layout_of, read_tagged
 from pretune.data.passages import passage_question, read_passages
 from pretune.data.readers import LabelKind, read_samples
 from pretune.data.samples import Sample, sample
@@ -25,7 +26,7 @@ from pretune.runs.folders import RUN
 from pretune.runs.mixes import mix_lines
 from pretune.runs.run import load_trained
 from pretune.runs.trained import Ensemble, Trained, TrainedModel, mixes_of
-from pretune.tasks.base import Answer, Task
+from pretune.tasks.base import Answer, Tallied, Task
 from pretune.training.devices import find_device
 
 Question = str | tuple[str, ...] | list[str] | Mapping[str, Any] | Sample
@@ -153,7 +154,7 @@ def evaluate(
         raise UserError(f"{folder} {what}, where there are no kinds and no separators; leave them out")
     if predictor.task.golds == "tags":
         before = trained_on(folder)
-        tagged = read_conll(
+        tagged = read_tagged(
             file,
             text=text or _columns_of(before, "text", file, format),
             label=label or _columns_of(before, "label", file, format),
@@ -219,15 +220,6 @@ def evaluation(
     return Evaluation(len(samples), scores, intervals, table, each, notes)
 
 
-@runtime_checkable
-class Tallied(Protocol):
-    """A task whose scores are made of what samples add up to."""
-
-    def tallies(self, golds: Sequence[Any], answers: Sequence[Answer]) -> Any: ...
-
-    def scores_of(self, total: Any) -> dict[str, float]: ...
-
-
 def _interval(
     task: Task, metric: str, golds: Sequence[Any], answers: Sequence[Answer], seed: int
 ) -> tuple[float, float]:
@@ -277,8 +269,9 @@ def read_input(
         read = read_passages(file, text=text, format=format, encoding=encoding, labelled=False, usual=before)
         return read.samples, read.notes
     tagger = before.get("kind") == "tags"
-    if not text and _is_table(file, format) and not tagger:  # whose columns no table has
-        text = before.get("text", ())
+    if not text and _is_table(file, format):
+        spans = before.get("layout") == layout_of(file, format) == "jsonl"
+        text = before.get("text", ()) if spans or not tagger else ()
     found = read_samples(file, text=text, format=format, encoding=encoding, labelled=False)
     if tagger and not _is_table(file, format):
         hint = "--format conll, or conllu, if it has a word a line"
@@ -287,9 +280,9 @@ def read_input(
 
 
 def _columns_of(before: Mapping[str, Any], name: str, file: Path, format: str | None) -> Sequence[str]:  # noqa: A002
-    """The columns that training took, if this file's are of the same kind."""
-    now = (format or suffix(file).lstrip(".")) == "conllu"
-    return before.get(name, ()) if before.get("universal") is now else ()
+    """The columns that training took, if this file's are of the same kind; older folders say `universal`."""
+    then = before.get("layout") or ("conllu" if before.get("universal") else "conll")
+    return before.get(name, ()) if then == layout_of(file, format) else ()
 
 
 def trained_on(folder: Path) -> dict[str, Any]:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import fsum
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from pretune.data.alignment import nearest_token, tokens_of
 from pretune.data.rows import Codec, Row
 from pretune.data.samples import Sample, Span
 from pretune.data.segment import Segmenter, guess_language, segmenter
@@ -36,9 +35,9 @@ from pretune.metrics.tagging import (
 )
 from pretune.tasks.base import Answer, Golds, Head, Scores, Task
 from pretune.tasks.classification import in_order
+from pretune.tasks.words import Token, tokens_read, word_vectors
 from pretune.tensors.batch import Batch
 
-Token = Literal["first", "last", "mean"]
 Tally = Any  # an array, one row a sample
 
 
@@ -86,6 +85,8 @@ class Tagging(Task):
             raise choose("task.token", self.token, get_args(Token))
         if self.scheme not in get_args(Scheme):
             raise choose("task.scheme", self.scheme, get_args(Scheme))
+        if self.written not in (None, *get_args(Scheme)):
+            raise choose("task.written", self.written, get_args(Scheme))
         for label in self.labels if self.gold_scheme != "plain" else ():
             parsed(label, self.gold_scheme)
         if self.scheme != "plain" and self.gold_scheme == "plain":
@@ -119,7 +120,7 @@ class Tagging(Task):
         """That of golds, and of the tags of answers."""
         return "plain" if self.scheme == "plain" else self.written or self.scheme
 
-    @property
+    @cached_property
     def tags(self) -> tuple[str, ...]:
         """Those that are learned, in the order of the scores."""
         if not self._rewrites:
@@ -133,6 +134,7 @@ class Tagging(Task):
         other = self.scheme != self.gold_scheme
         return self.scheme != "plain" and (other or self.crf or self.constrained)
 
+    @cached_property
     def allowed(self) -> tuple[Tensor, Tensor, Tensor]:
         """0 where the scheme lets a tag follow another, begin, end a text; else -inf: (C, C), (C,), (C,)."""
         tags = self.tags
@@ -167,24 +169,9 @@ class Tagging(Task):
 
         `words` (B,): how many each sample has.
         """
-        read: list[tuple[int, int, int]] = []
         words = [self.words_of(sample) for sample in samples]
-        row = word = 0
-        for spans, of_sample in zip(words, rows, strict=True):
-            for place, tokens in self._read(spans, of_sample):
-                read += [(row + place, token, word) for token in tokens]
-                word += 1
-            row += len(of_sample)
         lengths = torch.tensor([len(spans) for spans in words], dtype=torch.long)
-        return {"tokens": torch.tensor(read, dtype=torch.long).view(-1, 3), "words": lengths}
-
-    def _read(self, words: Sequence[Span], rows: Sequence[Row]) -> Iterator[tuple[int, list[int]]]:
-        """Of each word the row that it is read in and the tokens that are read."""
-        found = [tokens_of(row, 0, words) for row in rows]
-        for w, span in enumerate(words):
-            place = next((k for k, of_row in enumerate(found) if of_row[w]), 0)
-            tokens = found[place][w] or [nearest_token(rows[place], 0, span)]
-            yield place, {"first": tokens[:1], "last": tokens[-1:], "mean": tokens}[self.token]
+        return {"tokens": tokens_read(words, rows, self.token), "words": lengths}
 
     def gold(self, samples: Sequence[Sample], rows: Sequence[Sequence[Row]]) -> dict[str, Tensor]:
         """`tags` (M,) of all words of the batch."""
@@ -244,7 +231,7 @@ class Tagging(Task):
         """
         if path is None and words and (self.crf or self.constrained):
             scores, mask = by_sample(torch.tensor(shares, dtype=torch.double).log(), [len(words)])
-            (path,) = viterbi(scores.clamp(min=-1e6), mask, *(x.double() for x in self.allowed()))
+            (path,) = viterbi(scores.clamp(min=-1e6), mask, *(x.double() for x in self.allowed))
         if path is None:
             path = [max(range(len(row)), key=row.__getitem__) for row in shares]
         tags = [self.tags[k] for k in path]
@@ -281,15 +268,10 @@ class TaggingHead(Head):
         super().__init__()
         self.dropout = nn.Dropout(task.dropout)
         self.linear = nn.Linear(width, len(task.tags))
-        self.crf = CRF(len(task.tags), task.allowed()) if task.crf else None
+        self.crf = CRF(len(task.tags), task.allowed) if task.crf else None
 
     def forward(self, encoded: Encoded, batch: Batch) -> Scores:
-        row, token, word = batch.given["tokens"].unbind(1)  # (K,) each
-        read = encoded.layers[-1][row, token].float()  # (K, D)
-        words = int(word[-1]) + 1 if len(word) else 0  # M
-        if words != len(word):
-            counts = torch.bincount(word, minlength=words)  # (M,)
-            read = read.new_zeros(words, read.shape[1]).index_add(0, word, read) / counts[:, None]  # (M, D)
+        read = word_vectors(encoded.layers[-1], batch.given["tokens"])  # (M, D)
         scores = {"logits": self.linear(self.dropout(read)).float()}  # (M, C)
         if self.crf is not None:
             scores |= zip(("transitions", "begin", "end"), self.crf.moves(), strict=True)
