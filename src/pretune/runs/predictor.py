@@ -13,6 +13,7 @@ from typing import Any
 from pretune.data.choices import read_choices
 from pretune.data.conll import FORMATS as WORD_FORMATS
 from pretune.data.conll import read_conll, sentence
+from pretune.data.documents import document, read_documents
 from pretune.data.files import suffix
 from pretune.data.json_spans import layout_of, read_tagged
 from pretune.data.passages import passage_question, read_passages
@@ -24,12 +25,13 @@ from pretune.metrics.classification import LabelScores, confusion
 from pretune.runs.choosing import choice_question, guessing_note
 from pretune.runs.folders import RUN
 from pretune.runs.mixes import mix_lines
+from pretune.runs.predicates import predicate_question, read_predicates
 from pretune.runs.run import load_trained
 from pretune.runs.trained import Ensemble, Trained, TrainedModel, mixes_of
 from pretune.tasks.base import Answer, Tallied, Task
 from pretune.training.devices import find_device
 
-Question = str | tuple[str, ...] | list[str] | Mapping[str, Any] | Sample
+Question = str | tuple[Any, ...] | list[str] | Mapping[str, Any] | Sample
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 
 
@@ -67,6 +69,8 @@ class Predictor:
         A single text, dict or `Sample` is taken as a list of one; a tuple of two texts is one pair. For
         tagging a tuple or list of texts is the words of one sentence; for multiple choice a tuple is a
         question and the list of its choices, for span question answering a question and a passage.
+        For semantic roles it is words and which of them is the predicate. For coreference a document is a
+        text, or a dict with text, words or sentences, or all its words in a list.
         """
         single = isinstance(samples, (str, tuple, Mapping, Sample))
         questions: Sequence[Any] = [samples] if single else samples  # type: ignore[assignment]
@@ -78,6 +82,10 @@ class Predictor:
             return question
         if self.task.golds == "choices":
             return choice_question(question, self.text_columns, self.choice_columns)
+        if self.task.golds == "clusters":
+            return document(question)
+        if self.task.golds == "roles":
+            return predicate_question(question)
         if self.task.golds == "answers":
             return passage_question(question, self.text_columns)
         if isinstance(question, str):
@@ -149,7 +157,12 @@ def evaluate(
     if choices and predictor.task.golds != "choices":
         raise UserError(f"{folder} does not choose; leave --choices out")
     if predictor.task.golds != "labels" and (kind or label_separator):
-        does = {"tags": "tags words", "answers": "finds answers"}
+        does = {
+            "tags": "tags words",
+            "roles": "labels roles",
+            "answers": "finds answers",
+            "clusters": "groups mentions",
+        }
         what = does.get(predictor.task.golds, "chooses")
         raise UserError(f"{folder} {what}, where there are no kinds and no separators; leave them out")
     if predictor.task.golds == "tags":
@@ -162,6 +175,13 @@ def evaluate(
             encoding=encoding,
         )
         return evaluation(predictor.model, tagged.samples, tagged.notes, batch_size, seed)
+    if predictor.task.golds == "roles":
+        reading: Any = {"text": text, "label": label, "format": format, "encoding": encoding}
+        roles = read_predicates(file, trained_on(folder), **reading, labelled=True)
+        return evaluation(predictor.model, roles.samples, roles.notes, batch_size, seed)
+    if predictor.task.golds == "clusters":
+        found_in = read_documents(file, text=text, label=label, format=format, encoding=encoding)
+        return evaluation(predictor.model, found_in.samples, found_in.notes, batch_size, seed)
     before = trained_on(folder) if _is_table(file, format) else {}
     if predictor.task.golds == "answers":
         read = read_passages(
@@ -213,7 +233,7 @@ def evaluation(
     known = getattr(model.task, "labels", ())
     flat = {x for gold in golds for x in ((gold,) if isinstance(gold, str) else gold)} if known else set()
     if unseen := sorted(flat - set(known)):
-        what = "tags" if model.task.golds == "tags" else "labels"
+        what = "tags" if model.task.golds in ("tags", "roles") else "labels"
         notes.append(f"{what} that the model never saw count as errors: {', '.join(unseen[:8])}")
     scores = model.task.score(golds, answers)
     intervals = {name: _interval(model.task, name, golds, answers, seed) for name in scores}
@@ -243,11 +263,18 @@ def read_input(
     """Unlabelled samples of a file, or of stdin for "-", every one kept in order; and notes."""
     if source == "-":
         with tempfile.TemporaryDirectory() as place:
-            usual = "jsonl" if trained_on(folder).get("kind") == "qa" else "txt"
+            usual = "jsonl" if trained_on(folder).get("kind") in ("roles", "qa") else "txt"
             file = Path(place) / f"stdin.{format or usual}"
             file.write_bytes(sys.stdin.buffer.read())
             return read_input(folder, str(file), text, format, encoding, choices)
     file = Path(source)
+    if trained_on(folder).get("kind") == "roles" and not choices:
+        reading: Any = {"text": text, "format": format, "encoding": encoding}
+        roles = read_predicates(file, trained_on(folder), **reading, labelled=False)
+        return roles.samples, roles.notes
+    if trained_on(folder).get("kind") == "clusters" and not choices:
+        documents = read_documents(file, text=text, format=format, encoding=encoding, labelled=False)
+        return documents.samples, documents.notes
     if format in WORD_FORMATS or (format is None and suffix(file)[1:] in WORD_FORMATS):
         columns = text or _columns_of(trained_on(folder), "text", file, format)
         tagged = read_conll(file, text=columns, format=format, encoding=encoding, labelled=False)
