@@ -155,6 +155,18 @@ def test_parts_of_speech_are_compared_by_words_not_by_whole_sentences(tmp_path: 
     assert found.confusion is not None and found.confusion["labels"] == ["N", "V"]
 
 
+def test_settings_of_the_task_reach_every_method(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"task": "tagging", "sizes": [20], "seeds": 1, "jobs": 1, "scratch": True}
+    options |= {"methods": ["unigram", "wordvectors"], "unlabelled": "none", "encoder_size": "tiny"}
+    words = {"task": {"scheme": "plain"}, "recipe": {"epochs": 1}}
+    found = compare(sentences(40, 1), settings=words, out=tmp_path / "words", **options)
+    assert found.metric == "accuracy" and not found.lengths and "B-LOC" in found.data["labels"]
+    crf = {"task": {"crf": True, "scheme": "bioes"}, "recipe": {"epochs": 1}}
+    assert compare(sentences(40, 1), settings=crf, out=tmp_path / "crf", **options).metric == "span_f1"
+    with pytest.raises(UsageError, match="lead to different metrics"):
+        compare(sentences(40, 1), settings={"wordvectors": words}, out=tmp_path / "both", **options)
+
+
 def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
     data = sentences(20, 1)
     with pytest.raises(UsageError, match="tfidf is no baseline of tagging, which has unigram"):

@@ -15,7 +15,7 @@ from typing import Any
 from pretune.errors import UsageError
 from pretune.runs.asked import ASKED
 from pretune.runs.cells import Cell, Finished, Setting, cell_id, cell_path, run_cell, task_of
-from pretune.runs.comparison import BASELINES, Comparison, Contender
+from pretune.runs.comparison import BASELINES, Comparison
 from pretune.runs.entries import Entry, compared, entries
 from pretune.runs.guests import resolved
 from pretune.runs.options import Options, Size
@@ -230,7 +230,7 @@ def _run(
     cells = [cell for name in plan if (cell := Finished.read(cell_path(out, name)))]
     assert len(cells) == len(plan)
     data = _data(problem, found, out, workers, titles)
-    comparison = judge(cells, _view(problem), problem.data.task, data, titles)
+    comparison = judge(cells, _view(problem, found[0].setting), problem.data.task, data, titles)
     _keep_best(comparison, plan, cells, problem, out)
     comparison = replace(
         comparison,
@@ -242,12 +242,12 @@ def _run(
     return comparison
 
 
-def _view(problem: Problem) -> View:
+def _view(problem: Problem, setting: Setting) -> View:
     """How the test samples, their golds and answers are shown and counted."""
     from pretune.tasks.base import Tallied
 
     data, asked = problem.data, ASKED[problem.data.task]
-    task = task_of(Setting(Contender("", "", ""), {}), data, data.pool)
+    task = task_of(setting, data, data.pool)
     said = asked.said
     return View(
         [asked.text(sample) for sample in data.test],

@@ -86,8 +86,15 @@ def entries(
             "nothing is left to compare: with --no-scratch a method needs --from, --vectors or --unlabelled"
         )
     _check_recipe_settings(options, found)
-    for setting in {digest(e.setting.task): e.setting for e in found if e.setting.task}.values():
-        task_of(setting, problem.data, problem.data.pool).fitted_to(problem.data.pool)
+    metrics = set()
+    for setting in {digest(e.setting.task): e.setting for e in found}.values():
+        task = task_of(setting, problem.data, problem.data.pool)
+        metrics.add(task.fitted_to(problem.data.pool).metric)
+    if len(metrics) > 1:
+        raise UsageError(
+            f"the settings of the task lead to different metrics ({', '.join(sorted(metrics))}); "
+            "let them be those of all methods"
+        )
     return found, notes
 
 
@@ -133,7 +140,12 @@ def _baseline(method: str, options: Options, problem: Problem) -> Entry:
     if method != own:
         raise UsageError(f"--methods {method} is no baseline of {task}, which has {own}")
     if method == "unigram":
-        return Entry(Setting(Contender(method, "counts", "scratch"), {}))
+        said = options.table("task", method).get("scheme")  # that answers are scored as plain tags is for all
+        return Entry(
+            Setting(
+                Contender(method, "counts", "scratch"), {}, task={"scheme": said} if said == "plain" else {}
+            )
+        )
     from pretune.config import to_dict, update
     from pretune.runs.tfidf import for_language
 
