@@ -23,7 +23,7 @@ from pretune.methods import METHODS
 from pretune.metrics.roles import Argument, arguments, by_role, scores_of, tallies
 from pretune.recipes import RECIPES
 from pretune.runs.predictor import Predictor, evaluate
-from pretune.runs.run import finetune, load_trained
+from pretune.runs.run import finetune, load_start, load_trained
 from pretune.runs.trained import Ensemble, TrainedModel, join
 from pretune.tasks.srl import SemanticRoles, bio_moves
 from pretune.training.loop import Fitting
@@ -264,6 +264,19 @@ def test_the_lstm_learns_over_frozen_features() -> None:
     recipe = tiny.recipe("features", epochs=16, lr=0.03, dropout=0.0)
     _, fitted = finetune(tiny.start("wordvectors"), task, recipe, train, labelled(20, 1), QUIET)
     assert fitted.best["argument_f1"] > 0.9  # before or behind the predicate: only an LSTM can know
+
+
+def test_guests_of_transformers_label_roles_too(tmp_path: Path) -> None:
+    guests = pytest.importorskip("guest_models")  # skips where transformers is not there
+    train = told(4)
+    task = SemanticRoles.of(train, highway_layers=1, highway_width=24, indicator=12, dropout=0.0)
+    start = load_start(guests.saved("bert", tmp_path / "bert"))
+    recipe = tiny.recipe("features", epochs=60, lr=0.05, dropout=0.0, batch_size=4)
+    trained, _ = finetune(start, task, recipe, train, [], QUIET)
+    said = trained.answers(train)
+    assert task.score([s.gold for s in train], said)["perfect"] == 1.0
+    trained.save(tmp_path / "m", {})
+    assert load_trained(tmp_path / "m").answers(train) == said
 
 
 def test_several_models_average_what_they_say_of_each_word() -> None:

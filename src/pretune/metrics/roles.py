@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pretune.errors import UserError
 from pretune.metrics.classification import LabelScores
-from pretune.metrics.tagging import Tags, chunks
+from pretune.metrics.tagging import Tags, chunks, share
 
 VERB: Final = "V"  # the predicate itself, which is given and counts for nothing
 CONTINUES: Final = "C-"
@@ -68,10 +68,10 @@ def scores_of(total: Sequence[int] | NDArray[np.int64]) -> dict[str, float]:
     """Scores over all predicates from tallies added up: (5,). 0 where there was nothing to divide by."""
     right, said, true, perfect, predicates = map(int, total)
     return {
-        "argument_f1": _share(2 * right, said + true),
-        "argument_precision": _share(right, said),
-        "argument_recall": _share(right, true),
-        "perfect": _share(perfect, predicates),
+        "argument_f1": share(2 * right, said + true),
+        "argument_precision": share(right, said),
+        "argument_recall": share(right, true),
+        "perfect": share(perfect, predicates),
     }
 
 
@@ -85,14 +85,10 @@ def by_role(golds: Sequence[Tags], answers: Sequence[Tags]) -> dict[str, LabelSc
         true.update(one.role for one in own)
     return {
         role: LabelScores(
-            _share(right[role], said[role]),
-            _share(right[role], true[role]),
-            _share(2 * right[role], said[role] + true[role]),
+            share(right[role], said[role]),
+            share(right[role], true[role]),
+            share(2 * right[role], said[role] + true[role]),
             true[role],
         )
         for role in sorted({*said, *true})
     }
-
-
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else 0.0
