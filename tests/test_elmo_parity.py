@@ -18,13 +18,14 @@ from torch import Tensor, nn
 
 import bilm
 from pretune.data.samples import Part
+from pretune.data.spelling import spelled
 from pretune.layers.char_cnn import CharCNN
 from pretune.layers.compiled import library
 from pretune.methods.elmo import encoder as network
 from pretune.methods.elmo.config import ELMoConfig
 from pretune.methods.elmo.encoder import Carry, ELMo
 from pretune.methods.elmo.release import Release
-from pretune.methods.elmo.tokens import SPECIALS, ElmoCodec, spelled
+from pretune.methods.elmo.tokens import SPECIALS, ElmoCodec
 from pretune.methods.elmo.word_cache import ENTRY, WordCache
 from pretune.tensors.batch import Batch, collate
 

@@ -18,13 +18,13 @@ from torch import Tensor
 
 import tiny
 from pretune.data.corpus import Corpus
+from pretune.data.spelling import spelled
 from pretune.data.vocab import Vocab
 from pretune.errors import UsageError, UserError
 from pretune.methods import METHODS
 from pretune.methods.elmo import ELMo, ElmoCodec, ElmoCodecConfig, ELMoConfig, ElmoPretraining, adopt
 from pretune.methods.elmo import encoder as network
 from pretune.methods.elmo.pretraining import tokens_of
-from pretune.methods.elmo.tokens import spelled
 from pretune.runs.run import load_start
 from pretune.runs.starts import Start, adopted
 from pretune.tasks.both_ways import BothWays

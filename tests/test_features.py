@@ -22,6 +22,7 @@ from pretune.encoder import Encoder
 from pretune.errors import UsageError, UserError
 from pretune.methods import METHODS
 from pretune.recipes.beside import VECTORS, BesideVectors, Vectors
+from pretune.recipes.characters import BesideCharacters
 from pretune.recipes.features import Features
 from pretune.recipes.frozen import LAYERS, FrozenFeatures
 from pretune.recipes.remembered import Remembered, megabytes, remembering
@@ -124,6 +125,7 @@ def test_both_mixes_learn_on_their_own():
     [
         ({"placement": "both"}, "recipe.bilstm, such as 128"),
         ({"placement": "output", "bilstm": 4}, "set recipe.vectors"),
+        ({"bilstm_layers": 2}, "set recipe.bilstm"),
         ({"mix": "top", "mix_weights": (1.0, 2.0)}, "leave recipe.mix_weights out"),
         ({"mix": "concat", "mix_weights": (1.0, 2.0)}, "leave recipe.mix_weights out"),
         ({"mix": "concat", "layer_norm": True}, "not of recipe.mix=concat"),
@@ -431,3 +433,51 @@ def test_finetune_and_evaluate_print_the_mix(tmp_path):
     (line,) = [line for line in found.stdout.splitlines() if line.startswith("mix at")]
     found = CliRunner().invoke(app, ["evaluate", str(tmp_path / "m"), str(tmp_path / "train.csv")])
     assert found.exit_code == 0 and line in found.stderr
+
+
+# Characters beside the mix
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_characters_stand_beside_the_mix_of_any_encoder(method):
+    model = joined(Features(characters=5, bilstm=4, bilstm_layers=2), method)
+    wrapped = features(model)
+    assert wrapped.bilstm is not None and wrapped.bilstm.input_size == wrapped.encoder.width + 5
+    assert wrapped.bilstm.num_layers == 2
+    batch = batch_of(model)
+    assert batch.given["spelled_places"].shape == batch.ids.shape
+    model.model.eval()
+    alone = [model.answers([one])[0].scores for one in SAMPLES]
+    for one, other in zip(alone, model.answers(SAMPLES), strict=True):
+        assert one == pytest.approx(other.scores, abs=1e-6)
+
+
+def test_tokens_are_spelled_by_what_they_cover():
+    task = BesideCharacters(TASK)
+    start = tiny.start("ulmfit")
+    some = [sample("good Good", gold=SAMPLES[0].gold), sample("good", gold=SAMPLES[0].gold)]
+    given = task.given(some, task.rows(start.codec, some))
+    words, places = given["spelled_words"], given["spelled_places"]
+    spellings = [bytes(c - 1 for c in row.tolist() if 0 < c <= 256).decode() for row in words]
+    assert spellings == ["", "good", "Good"]  # each distinct one once
+    read = [[spellings[place] for place in row] for row in places.tolist()]
+    assert read[0][0] == "" and "Good" in read[0] and read[1].count("good") == 1
+
+
+def test_a_model_that_reads_characters_learns_them_and_comes_back(tmp_path: Path):
+    model = tuned(Features(characters=6, bilstm=4, lr=0.05, epochs=3, vectors=None))
+    fresh = joined(Features(characters=6, bilstm=4))
+    moved = {
+        name
+        for name, weight in weights(model).items()
+        if "characters" in name and not torch.equal(weight, weights(fresh)[name])
+    }
+    assert moved >= {
+        "encoder.characters.cnn.embedding.weight",
+        "encoder.characters.cnn.convolutions.0.weight",
+    }
+    model.save(tmp_path / "m", {})
+    loaded = load_trained(tmp_path / "m")
+    assert loaded.answers(SAMPLES) == model.answers(SAMPLES)
+    with pytest.raises(UsageError, match="reads characters beside its encoder"):
+        features(model).vectors(batch_of(model))

@@ -9,6 +9,7 @@ from typing import Literal
 from pretune.encoder import Encoder
 from pretune.errors import UsageError
 from pretune.recipes.beside import FILE, BesideVectors, Vectors
+from pretune.recipes.characters import BesideCharacters
 from pretune.recipes.frozen import FrozenFeatures
 from pretune.recipes.limits import check
 from pretune.tasks.base import Head, Task
@@ -23,8 +24,8 @@ class Features:
 
     Peters et al. (2018), sections 3.2 and 3.3. The cheapest recipe, and one encoder then serves many tasks.
     A mix runs over the layers as wide as the top one. The head sees the encoder's own summary, joined by
-    mean and maximum of the mix where there are several such layers, of word vectors beside it, or of a
-    task BiLSTM, where these are asked for.
+    mean and maximum of the mix where there are several such layers, of word vectors or characters beside
+    it, or of a task BiLSTM, where these are asked for.
     """
 
     lr: float = 1e-2
@@ -37,10 +38,14 @@ class Features:
     """Where the mix stands: under the BiLSTM, beside its states, or one at each (section 5.2)."""
     bilstm: int = 0
     """Units a direction of a BiLSTM over the mixed layers; 0 for none."""
+    bilstm_layers: int = 1
+    """Of that BiLSTM, with `dropout` between them; the taggers of ELMo's paper have 2."""
     vectors: Path | None = None
     """A GloVe or word2vec file: the frozen vector of each token's word stands beside the mix at the input."""
     max_vectors: int | None = 100_000
     """Words of that file to take, and to save with the model: the first, which are the most frequent."""
+    characters: int = 0
+    """Filters of a CNN over the characters of each token, learned beside the mix at the input; 0 for none."""
     mix: Literal["learned", "frozen", "top", "concat"] = "learned"
     """`frozen` leaves weights and gamma as they start; `top` takes the last layer alone, gamma learned;
     `concat` puts the layers side by side, the top one first, with `mix_last=4` what suited BERT best (Devlin
@@ -77,10 +82,12 @@ class Features:
                 f"recipe.placement is {self.placement}, beside the states of a BiLSTM, and there is none; "
                 "set recipe.bilstm, such as 128"
             )
-        if self.placement == "output" and self.vectors is None:
+        if self.bilstm_layers > 1 and not self.bilstm:
+            raise UsageError("recipe.bilstm_layers are of a BiLSTM, and there is none; set recipe.bilstm")
+        if self.placement == "output" and self.vectors is None and not self.characters:
             raise UsageError(
-                "recipe.placement is output, so the BiLSTM reads word vectors alone; set recipe.vectors, "
-                "or recipe.placement to both"
+                "recipe.placement is output, so the BiLSTM reads word vectors alone; set recipe.vectors "
+                "or recipe.characters, or recipe.placement to both"
             )
         if self.mix in ("top", "concat") and self.mix_weights:
             raise UsageError(f"recipe.mix is {self.mix}, which has no weights; leave recipe.mix_weights out")
@@ -97,6 +104,8 @@ class Features:
         return self if self.vectors is None else replace(self, vectors=folder / FILE)
 
     def task(self, task: Task) -> Task:
+        if self.characters:
+            task = BesideCharacters(task)
         if self.vectors is None:
             return task
         return BesideVectors(task, Vectors.read(self.vectors, self.max_vectors))
@@ -109,6 +118,8 @@ class Features:
         groups = []
         if mixes := encoder.mixes().values():  # with their dropout, which trains as they do
             groups.append(Group("mix", (*mixes, encoder.dropout), self.lr))
+        if encoder.characters is not None:
+            groups.append(Group("characters", (encoder.characters,), self.lr, self.weight_decay))
         if encoder.bilstm is not None:
             groups.append(Group("bilstm", (encoder.bilstm,), self.lr, self.weight_decay))
         above = (head,) if mixes else (head, encoder.dropout)

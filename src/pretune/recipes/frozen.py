@@ -13,6 +13,7 @@ from pretune.encoder import Encoded, Encoder, Purpose
 from pretune.errors import UsageError
 from pretune.layers.scalar_mix import ScalarMix
 from pretune.recipes.beside import VECTORS, Vectors
+from pretune.recipes.characters import TokenCharacters
 from pretune.tensors.batch import Batch
 
 if TYPE_CHECKING:
@@ -46,15 +47,24 @@ class FrozenFeatures(Encoder):
         wide = len(self.mixed) * encoder.width if recipe.mix == "concat" else encoder.width
         beside = 0 if recipe.vectors is None else Vectors.read(recipe.vectors, recipe.max_vectors).width
         self.beside = beside > 0
+        self.characters = TokenCharacters(recipe.characters) if recipe.characters else None
+        beside += recipe.characters
         at_input, at_output = recipe.placement != "output", recipe.placement != "input"
         # one layer alone needs no mix: only the encoder's own summary is read
-        mixes = len(self.mixed) > 1 or recipe.bilstm > 0 or self.beside
+        mixes = len(self.mixed) > 1 or recipe.bilstm > 0 or beside > 0
         self.mix = self._mix(recipe) if mixes and at_input else None
         self.output_mix = self._mix(recipe) if at_output else None
         self.dropout = nn.Dropout(recipe.dropout)
         self.width = beside + (wide if at_input else 0)
         self.bilstm = (
-            nn.LSTM(self.width, recipe.bilstm, batch_first=True, bidirectional=True)
+            nn.LSTM(
+                self.width,
+                recipe.bilstm,
+                recipe.bilstm_layers,
+                batch_first=True,
+                dropout=recipe.dropout if recipe.bilstm_layers > 1 else 0.0,
+                bidirectional=True,
+            )
             if recipe.bilstm
             else None
         )
@@ -93,9 +103,10 @@ class FrozenFeatures(Encoder):
         return self._upon(self.read(batch, carry), batch)
 
     def vectors(self, batch: Batch) -> Tensor:
-        if self.beside:
+        if self.beside or self.characters is not None:
+            what = "word vectors" if self.beside else "characters"
             raise UsageError(
-                "this model reads word vectors beside its encoder; explain it by occlusion, which counts both"
+                f"this model reads {what} beside its encoder; explain it by occlusion, which counts both"
             )
         return self.encoder.vectors(batch)
 
@@ -106,6 +117,8 @@ class FrozenFeatures(Encoder):
     def _upon(self, inner: Encoded, batch: Batch) -> Encoded:
         """What is learned, upon what the inner encoder says."""
         parts = [batch.given[VECTORS]] if self.beside else []  # x
+        if self.characters is not None:
+            parts.append(self.dropout(self.characters(batch)))
         if self.mix is not None:
             parts.append(self.dropout(self.mix(inner.layers, inner.mask)))  # ELMo
         if not parts:
@@ -139,7 +152,7 @@ class FrozenFeatures(Encoder):
         return self.lambda_ * torch.stack([mix.penalty() for mix in mixes]).sum()
 
     def groups(self) -> list[nn.Module]:
-        return [*self.mixes().values(), *([] if self.bilstm is None else [self.bilstm])]
+        return [*self.mixes().values(), *(x for x in (self.characters, self.bilstm) if x is not None)]
 
     def purpose(self, purpose: Purpose) -> None:
         self.encoder.purpose(purpose)

@@ -27,6 +27,8 @@ LIMITS: Final = {  # the least, the most; None is allowed where the field allows
     "clip": (0, inf),
     "dropout": (0, 0.99),
     "bilstm": (0, inf),
+    "bilstm_layers": (1, inf),
+    "characters": (0, inf),
     "auxiliary": (0, inf),
     "alpha": (0, inf),
     "beta": (0, inf),

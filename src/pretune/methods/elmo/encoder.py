@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pretune.data.spelling import BEGIN_SENTENCE, END_SENTENCE, mark
 from pretune.encoder import Encoded, Encoder, Purpose
 from pretune.errors import UsageError
 from pretune.layers.char_cnn import CharCNN
@@ -18,7 +19,6 @@ from pretune.layers.pooling import max_pool, mean_pool
 from pretune.layers.threads import alone, each
 from pretune.methods.elmo.config import ELMoConfig
 from pretune.methods.elmo.layer import Layer, State
-from pretune.methods.elmo.tokens import BEGIN_SENTENCE, END_SENTENCE, mark
 from pretune.methods.elmo.word_cache import WordCache
 from pretune.tensors.batch import Batch
 from pretune.tensors.packing import Packing

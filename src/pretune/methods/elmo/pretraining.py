@@ -15,12 +15,13 @@ from torch import Tensor
 
 from pretune.data.corpus import Corpus, derived, token_file
 from pretune.data.rows import Codec
+from pretune.data.spelling import END, START
 from pretune.data.token_file import TokenFile
 from pretune.data.vocab import Vocab
 from pretune.encoder import Encoder
 from pretune.errors import UsageError, UserError, choose
 from pretune.methods.elmo.encoder import ELMo
-from pretune.methods.elmo.tokens import END, START, UNKNOWN, ElmoCodec
+from pretune.methods.elmo.tokens import UNKNOWN, ElmoCodec
 from pretune.methods.raw_text import budget, summary, token_cache
 from pretune.recipes import limits
 from pretune.tasks.both_ways import BothWays

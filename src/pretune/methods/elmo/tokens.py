@@ -10,9 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pretune.config import build
@@ -21,15 +19,13 @@ from pretune.data.rows import NOTHING, Row
 from pretune.data.samples import Part
 from pretune.data.segment import guess_language, segmenter
 from pretune.data.sentences import sentences
+from pretune.data.spelling import END, START, spelled
 from pretune.data.vocab import Vocab, write_text
 from pretune.errors import UsageError, UserError, choose
 
-START, END, UNKNOWN = "<S>", "</S>", "<UNK>"
+UNKNOWN = "<UNK>"
 SPECIALS: Final = (START, END, UNKNOWN)  # the first three lines of every vocabulary file
 SKIPPED: Final = "!!!MAXTERMID"  # a line of published vocabulary files that is no word
-
-# Characters as the model sees them: a byte is 1 to 256, 0 is left to padded tokens.
-BEGIN_SENTENCE, END_SENTENCE, BEGIN_WORD, END_WORD, PAD = 257, 258, 259, 260, 261
 
 Lines = Literal["sentences", "lines"]
 Inputs = Literal["characters", "words"]
@@ -206,34 +202,3 @@ def read_vocabulary(path: Path) -> Vocab:
     if tuple(words[: len(SPECIALS)]) != SPECIALS:
         raise UserError(f"{path}: the first three lines are {words[:3]}; they must be {', '.join(SPECIALS)}")
     return Vocab(words)
-
-
-def spelled(words: Sequence[str], max_characters: int = 50) -> NDArray[np.int16]:
-    """Characters of words as the model sees them: (W, C).
-
-    A word is its mark of beginning, its UTF-8 bytes (at most C - 2), its mark of end, then padding. `<S>` and
-    `</S>` are one character of their own between the marks.
-    """
-    room = max_characters - 2
-    spelled_out = [word.encode("utf-8", "ignore")[:room] for word in words]
-    lengths = np.fromiter(map(len, spelled_out), np.int64, len(words))  # (W,)
-    table = np.full((len(words), max_characters), PAD, np.int16)  # (W, C)
-    letters = np.frombuffer(b"".join(spelled_out), np.uint8).astype(np.int16) + 1
-    ends = lengths.cumsum()
-    rows = np.repeat(np.arange(len(words)) * max_characters + 1 - (ends - lengths), lengths)
-    flat = table.reshape(-1)
-    flat[rows + np.arange(len(letters))] = letters
-    table[:, 0] = BEGIN_WORD
-    table[np.arange(len(words)), lengths + 1] = END_WORD
-    for word, character in ((START, BEGIN_SENTENCE), (END, END_SENTENCE)):
-        if word in words:
-            at = [i for i, one in enumerate(words) if one == word]
-            table[at] = mark(character, max_characters)
-    return table
-
-
-def mark(character: int, max_characters: int = 50) -> NDArray[np.int16]:
-    """The characters of a token that is a sign rather than a word: (C,)."""
-    row = np.full(max_characters, PAD, np.int16)
-    row[:3] = BEGIN_WORD, character, END_WORD
-    return row
