@@ -65,9 +65,12 @@ class Coref(Task):
     dropout: float = 0.2
     """On the words' vectors and in these networks."""
     singletons: bool = False
-    """Whether mentions without an antecedent are answers too; guessed from the training samples. Then mention
-    scores learn to tell mentions from other spans, by a binary cross-entropy of every candidate, and a kept
-    span above zero that is linked to nothing is a cluster of its own."""
+    """Whether mentions without an antecedent are answers too: a kept span that is linked to nothing, and
+    whose mention score is above zero, is then a cluster of its own. Guessed from the training samples."""
+    mention_weight: float = 1.0
+    """Of the binary cross-entropy of every candidate's mention score beside the loss of antecedents (Zhang et
+    al. 2018). With 0, as Lee et al. have it, only kept spans learn: where all mentions of a small data set
+    are pruned nothing brings them back."""
     reading: Reading = "method"
     """What a row is: method, a sentence for ELMo, as it was pretrained and as its authors read it, else
     document: as much as the encoder reads at a time; or sentences, one each."""
@@ -86,6 +89,11 @@ class Coref(Task):
         for name, possible in (("reading", Reading), ("token", Token)):
             if getattr(self, name) not in get_args(possible):
                 raise choose(f"task.{name}", getattr(self, name), get_args(possible))
+        if self.mention_weight < 0 or (self.singletons and not self.mention_weight):
+            raise UsageError(
+                f"task.mention_weight is {self.mention_weight}; it must be 0 or more, and above 0 with "
+                "task.singletons, which are found by mention scores"
+            )
         for name in ("max_width", "antecedents", "hidden", "feature"):
             if getattr(self, name) < 1:
                 raise UsageError(f"task.{name} is {getattr(self, name)}; it must be at least 1")
@@ -280,10 +288,11 @@ class CorefHead(Head):
     def loss(self, scores: Scores, batch: Batch) -> Tensor:
         links = Links(scores["antecedents"], scores["scores"])
         loss = antecedent_loss(links, self._clusters(scores["spans"], batch))
-        if self.task.singletons:
+        if self.task.mention_weight:
             true = self._clusters(scores["candidates"], batch) > 0  # (S,)
             likely = scores["candidate_scores"]
-            loss = loss + F.binary_cross_entropy_with_logits(likely, true.to(likely), reduction="sum")
+            found = F.binary_cross_entropy_with_logits(likely, true.to(likely), reduction="sum")
+            loss = loss + self.task.mention_weight * found
         return loss
 
     def _clusters(self, spans: Tensor, batch: Batch) -> Tensor:
