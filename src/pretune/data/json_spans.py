@@ -68,7 +68,8 @@ def read_spans(
     spans_key = _key(objects[0], label, SPANS, "label")
     texts = [_text(where, record, text_key) for where, record in objects]
     cut = segmenter(guess_language(texts[:2000]), None)
-    samples, dropped = [], []
+    samples: list[Sample] = []
+    dropped: list[Found] = []
     for (where, record), said in zip(objects, texts, strict=True):
         found = sorted(_spans(where, record.get(spans_key), said), key=lambda x: (x[0] - x[1], x))
         kept: list[Found] = []

@@ -79,7 +79,7 @@ def fit(task: Task, train: Sequence[Sample], valid: Sequence[Sample]) -> tuple[U
 
 
 def counted(task: Tagging, samples: Sequence[Sample]) -> Unigram:
-    pairs = []
+    pairs: list[tuple[str, str]] = []
     for sample in samples:
         text = sample.parts[0].text
         words = [text[span.start : span.end] for span in task.words_of(sample)]

@@ -86,7 +86,7 @@ class Tagging(Task):
         if self.scheme not in get_args(Scheme):
             raise choose("task.scheme", self.scheme, get_args(Scheme))
         if self.written not in (None, *get_args(Scheme)):
-            raise choose("task.written", self.written, get_args(Scheme))
+            raise choose("task.written", str(self.written), get_args(Scheme))
         for label in self.labels if self.gold_scheme != "plain" else ():
             parsed(label, self.gold_scheme)
         if self.scheme != "plain" and self.gold_scheme == "plain":
@@ -206,7 +206,7 @@ class Tagging(Task):
             return [self.answer_of(spans, [next(shares) for _ in spans]) for spans in words]
         held, mask = by_sample(logits, [len(spans) for spans in words])  # (B, W, C), (B, W)
         moves = [scores[name].detach().double() for name in ("transitions", "begin", "end")]
-        tables, paths = marginals(held, mask, *moves), viterbi(held, mask, *moves)  # type: ignore[call-arg]
+        tables, paths = marginals(held, mask, *moves), viterbi(held, mask, *moves)
         return [
             self.answer_of(spans, table[: len(spans)].tolist(), path)
             for spans, table, path in zip(words, tables, paths, strict=True)
@@ -291,7 +291,7 @@ class TaggingHead(Head):
 
 def by_sample(of_words: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
     """What all words have (M, …), as (B, W, …) with zeros behind each sample's, and the mask (B, W)."""
-    held = pad_sequence(list(of_words.split(list(lengths))), batch_first=True)
+    held = pad_sequence(list(torch.split(of_words, list(lengths))), batch_first=True)
     counts = torch.tensor(lengths, device=held.device)
     return held, torch.arange(held.shape[1], device=held.device) < counts[:, None]
 
