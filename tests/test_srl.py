@@ -393,6 +393,8 @@ def test_the_commands_train_score_and_answer(tmp_path: Path) -> None:
     text = tmp_path / "new.txt"
     text.write_text("the film\n")
     assert "read from CoNLL's columns" in " ".join(run("predict", model, text, code=1).split())
+    unasked = run("predict", model, train, "--choices", "a", code=1)
+    assert "does not choose; leave --choices out" in " ".join(unasked.split())
     assert "labels roles" in " ".join(run("evaluate", model, train, "--kind", "one", code=1).split())
 
 

@@ -268,11 +268,13 @@ def read_input(
             file.write_bytes(sys.stdin.buffer.read())
             return read_input(folder, str(file), text, format, encoding, choices)
     file = Path(source)
-    if trained_on(folder).get("kind") == "roles" and not choices:
+    if choices and trained_on(folder).get("kind") != "choice":
+        raise UserError(f"{folder} does not choose; leave --choices out")
+    if trained_on(folder).get("kind") == "roles":
         reading: Any = {"text": text, "format": format, "encoding": encoding}
         roles = read_predicates(file, trained_on(folder), **reading, labelled=False)
         return roles.samples, roles.notes
-    if trained_on(folder).get("kind") == "clusters" and not choices:
+    if trained_on(folder).get("kind") == "clusters":
         documents = read_documents(file, text=text, format=format, encoding=encoding, labelled=False)
         return documents.samples, documents.notes
     if format in WORD_FORMATS or (format is None and suffix(file)[1:] in WORD_FORMATS):
@@ -290,8 +292,6 @@ def read_input(
             labelled=False,
         )
         return asked.samples, asked.notes
-    if choices:
-        raise UserError(f"{folder} does not choose; leave --choices out")
     if before.get("kind") == "qa":
         read = read_passages(file, text=text, format=format, encoding=encoding, labelled=False, usual=before)
         return read.samples, read.notes
