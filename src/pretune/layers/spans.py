@@ -41,7 +41,7 @@ class Feedforward(nn.Module):
 
     def pieces(self, *widths: int) -> tuple[Tensor, ...]:
         """The first layer's weights for each piece of its input, (width, H)."""
-        return self.first.weight.t().split(widths)
+        return torch.split(self.first.weight.t(), list(widths))
 
 
 class SpanScorer(nn.Module):
@@ -149,7 +149,7 @@ class PairScorer(nn.Module):
 
         chunk = max(1, PAIRS // max(1, antecedents.shape[1] * size))
         parts = []
-        for rows in torch.arange(len(spans), device=spans.device).split(chunk):
+        for rows in torch.split(torch.arange(len(spans), device=spans.device), chunk):
             if torch.is_grad_enabled() and len(spans) > chunk:
                 parts.append(checkpoint(score, rows, antecedents[rows], use_reentrant=False))
             else:
@@ -163,7 +163,8 @@ class PairScorer(nn.Module):
         weights = torch.diag(shares[:, 0]).scatter_add(1, antecedents, shares[:, 1:])  # (P, P)
         expected = weights @ spans  # (P, G)
         gate = self.gate(torch.cat([spans, expected], 1)).sigmoid()
-        return gate * spans + (1 - gate) * expected
+        refined: Tensor = gate * spans + (1 - gate) * expected
+        return refined
 
 
 def buckets(distance: Tensor) -> Tensor:
