@@ -441,6 +441,8 @@ def test_the_commands_train_score_and_answer(tmp_path: Path) -> None:
     assert "ceaf_e_f1" in run("evaluate", model, files[1], "--out", scores, "--quiet")
     found = json.loads(scores.read_text())
     assert found["samples"] == 4 and found["scores"]["conll_f1"] > 0.8
+    assert found["labels"]["mention"]["golds"] == sum(len(c) for s in dev for c in s.gold)
+    assert found["labels"]["muc"]["golds"] == sum(len(c) - 1 for s in dev for c in s.gold)
     low, high = found["intervals"]["conll_f1"]
     assert low <= found["scores"]["conll_f1"] <= high
     assert evaluate(model, files[1], device="cpu").scores == found["scores"]

@@ -70,7 +70,7 @@ def print_clusters(samples: Sequence[Sample], answers: Sequence[Answer]) -> None
                 Text(f"{number:>4}  {short}", style=COLOURS[number % len(COLOURS)]), soft_wrap=True
             )
         if not clusters:
-            stdout().print("no two mentions of the same")
+            stdout().print("no clusters")
 
 
 def bracketed(text: str, clusters: Clusters) -> Text:

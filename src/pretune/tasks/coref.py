@@ -23,7 +23,8 @@ from pretune.data.sentences import sentences
 from pretune.encoder import Encoded, Encoder
 from pretune.errors import UsageError, UserError, choose
 from pretune.layers.spans import Links, PairScorer, SpanScorer, antecedent_loss, best_spans
-from pretune.metrics.coreference import scores_of, tallies
+from pretune.metrics.classification import LabelScores
+from pretune.metrics.coreference import METRICS, scores_of, tallies
 from pretune.tasks.base import Answer, Golds, Head, Scores, Task
 from pretune.tasks.segments import BySentence, Range, encoded, longest, segments
 from pretune.tasks.words import Token, tokens_read, word_vectors
@@ -226,7 +227,21 @@ class Coref(Task):
         return tallies(golds, [answer.clusters or () for answer in answers])
 
     def scores_of(self, total: NDArray[np.float64]) -> dict[str, float]:
-        return scores_of(total)
+        return {name: score for name, score in scores_of(total).items() if name.endswith("_f1")}
+
+    def by_label(self, golds: Sequence[Any], answers: Sequence[Answer]) -> dict[str, LabelScores]:
+        """Precision and recall of each metric, and of how many links, mentions or clusters."""
+        total = self.tallies(golds, answers).sum(0)
+        found = scores_of(total)
+        return {
+            name: LabelScores(
+                found[f"{name}_precision"],
+                found[f"{name}_recall"],
+                found[f"{name}_f1"],
+                round(total[4 * n + 1]),
+            )
+            for n, name in enumerate((*METRICS, "mention"))
+        }
 
 
 class CorefHead(Head):
