@@ -511,6 +511,8 @@ def test_dropout_of_a_given_start_is_chosen_and_its_size_is_not(tmp_path: Path) 
     assert load_model_config(tmp_path / "9" / "best")["dropout"] == 0.9
     with pytest.raises(UsageError, match=r"encoder\.layers comes with the weights of --from bert"):
         quick(tmp_path / "wide", **options, settings={"encoder": {"layers": 3}})
+    with pytest.raises(UsageError, match="settings for gpt, which is not among --methods bert"):
+        quick(tmp_path / "gpt", **options, settings={"gpt": {"recipe": {"epochs": 1}}})
 
 
 def load_model_config(folder: Path) -> dict[str, Any]:

@@ -79,6 +79,11 @@ class Options:
             if name in self.settings.get("fitting", {}):
                 raise UsageError(f"fitting.{name} is the comparison's own; --seed and --out choose it")
         for table in self.settings:
+            if table in METHODS | GUESTS and table not in self.methods:
+                raise UsageError(
+                    f"there are settings for {table}, which is not among --methods {','.join(self.methods)}; "
+                    "add it, or leave them out"
+                )
             if table not in TABLES_OF_SETTINGS and table not in self.methods:
                 raise choose("a setting's first word", table, [*TABLES_OF_SETTINGS, *self.methods])
         for method in set(self.methods) - set(BASELINES):  # whose settings are one table of that name
