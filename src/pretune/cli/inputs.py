@@ -11,7 +11,7 @@ from pretune.cli.common import Notes
 from pretune.errors import UsageError, choose
 
 if TYPE_CHECKING:
-    from pretune.data.corpus import Corpus
+    from pretune.data.corpus import Corpus, Documents
     from pretune.data.samples import Sample
     from pretune.methods.base import Method
     from pretune.runs.starts import Start
@@ -157,7 +157,7 @@ def prints_of(
     }
 
 
-def texts_of(samples: Sequence[Sample]) -> Corpus:
+def texts_of(samples: Sequence[Sample]) -> Documents:
     """Their texts as a corpus to learn a vocabulary from."""
     return lambda: (text for sample in samples for text in sample.texts)
 
