@@ -167,6 +167,27 @@ def test_settings_of_the_task_reach_every_method(tmp_path: Path) -> None:
         compare(sentences(40, 1), settings={"wordvectors": words}, out=tmp_path / "both", **options)
 
 
+def test_a_test_file_of_another_layout_is_read_as_it_lies(tmp_path: Path) -> None:
+    train = write(tmp_path / "a.conll", sentences(24, 1))
+    lines = [{"text": "Ada saw Rome", "spans": [[0, 3, "PER"], [8, 12, "LOC"]]}] * 6
+    other = tmp_path / "b.jsonl"
+    other.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    texts = tmp_path / "more.csv"
+    texts.write_text("text\nBob Lee left New York\nAda saw Rome again\n", encoding="utf-8")
+    found = compare(
+        train,
+        other,
+        task="tagging",
+        methods=["unigram"],
+        sizes=[24],
+        seeds=1,
+        jobs=1,
+        unlabelled=[texts],
+        out=tmp_path / "out",
+    )
+    assert found.rows[0].score == 1.0
+
+
 def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
     data = sentences(20, 1)
     with pytest.raises(UsageError, match="tfidf is no baseline of tagging, which has unigram"):

@@ -214,6 +214,22 @@ def test_every_word_is_read_in_rows_of_whole_sentences(method: str, segment: int
         assert len(rows) > 5
 
 
+def test_line_breaks_between_sentences_push_no_word_out_of_a_row() -> None:
+    text = "\n\n\n".join(" ".join(tiny.WORDS[k : k + 4]) + " ." for k in range(0, 20, 4) for _ in range(8))
+    asked = document({"text": text, "clusters": []}, "blank", labelled=False)
+    start = tiny.start("gpt")
+    rows = Coref(**SMALL, segment=20).rows(start.codec, [asked])[0]
+    assert max(map(len, rows)) <= 20
+    read = {
+        at
+        for row in rows
+        for p, span in zip(row.part, row.chars, strict=True)
+        if p == 0
+        for at in range(*span)
+    }
+    assert all(at in read for at, sign in enumerate(text) if not sign.isspace())
+
+
 def test_sentences_of_a_plain_text_are_found() -> None:
     task, asked = Coref(), sample("Ann won. She cried!  Then Bob came")
     words = task.words_of(asked)

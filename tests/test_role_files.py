@@ -119,6 +119,16 @@ def test_columns_of_any_other_layout_are_named(tmp_path: Path) -> None:
     assert [s.gold for s in found.samples] == TAGS and found.samples[0].texts[0] == " ".join(WORDS)
 
 
+def test_a_sentence_whose_only_sense_is_a_nouns_has_no_predicate(tmp_path: Path) -> None:
+    text = conll2012()
+    noun = "\n".join(
+        f"d 0 {n} {word} X * - {'01' if n else '-'} - - * -" for n, word in enumerate(["Big", "plan"])
+    )
+    read = read_roles(write(tmp_path, text))
+    also = read_roles(write(tmp_path, text.replace("#end", f"{noun}\n\n#end"), "a.conll"))
+    assert plain(also.samples) == plain(read.samples)
+
+
 def test_words_of_a_verb_that_is_several_keep_their_tags(tmp_path: Path) -> None:
     text = "They - (A0*)\nbusted bust (V*\nup - *)\nthree - (A1*)\n"
     (one,) = read_roles(write(tmp_path, text)).samples
@@ -172,6 +182,9 @@ def test_a_line_of_json_names_its_predicate(tmp_path: Path) -> None:
     assert [one.key, other.key] == ["a.jsonl:1", "a.jsonl:3"] and other.texts == ("Ann sings!",)
     assert role_question({"words": ["take", "off", "it"], "predicate": [0, 2]}).marks == (Span(0, 8),)
     assert role_question({"text": "Ann sings", "predicate": [4, 9]}).parts[0].words == ()
+    assert role_question({"text": None, "words": ["Ann", "sings"], "predicate": [1, 2]}).marks == (
+        Span(4, 9),
+    )
 
 
 @pytest.mark.parametrize(

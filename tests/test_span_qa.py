@@ -211,7 +211,11 @@ def test_the_loss_is_the_cross_entropy_over_all_windows_of_a_sample_and_no_answe
 
 def test_a_sample_without_any_right_token_adds_nothing_and_no_nan():
     model = trained("wordvectors")
-    some = [*questions(2), question_sample("what", "the film", ["nowhere"])]
+    some = [
+        *questions(2),
+        question_sample("what", "the film", ["nowhere"]),
+        question_sample("what", "a book", []),
+    ]
     codec, task = model.start.codec, model.learned
     model.model.eval()
     with_it = model.model(task_batch(task, codec, some, task.rows(codec, some), True))

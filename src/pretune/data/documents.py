@@ -239,7 +239,7 @@ def write_documents(documents: Sequence[tuple[Sample, Sequence[Span], Clusters]]
     blocks = []
     for number, (sample, words, clusters) in enumerate(documents):
         name, _, part = sample.key.rpartition("/")
-        name, part = (name, part) if name and part.isdigit() else (sample.key or str(number), "0")
+        name, part = (name, part) if name and part.isdecimal() else (sample.key or str(number), "0")
         name = re.sub(r"[\s()]", "_", name)
         cells = _cells(words, clusters)
         ends = {mark.end for mark in sample.marks}

@@ -167,6 +167,9 @@ def _answers(where: str, cell: Any, start: Any) -> list[tuple[str, int | None]] 
     if isinstance(cell, str) and cell.lstrip().startswith(("[", "{")):
         with suppress(ValueError):  # a text may begin so too
             cell = json.loads(cell)
+    if isinstance(start, str) and start.lstrip().startswith("["):
+        with suppress(ValueError):
+            start = json.loads(start)
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         return None
     if cell == NO_ANSWER:
@@ -180,7 +183,9 @@ def _answers(where: str, cell: Any, start: Any) -> list[tuple[str, int | None]] 
         return [(cell, _number(where, start))]
     if not isinstance(cell, list):
         raise UserError(f"{where}: the answers are {shown(cell)}; write a list of texts, or of objects")
-    starts = start if isinstance(start, list) and len(start) == len(cell) else [None] * len(cell)
+    if isinstance(start, list) and len(start) != len(cell):
+        raise UserError(f"{where}: {len(cell)} answers have {len(start)} starts; give one for each")
+    starts = start if isinstance(start, list) else [None] * len(cell)
     found = [_answers(where, one, at) for one, at in zip(cell, starts, strict=True)]
     return [answer for some in found for answer in some or []]
 
@@ -222,6 +227,8 @@ def _of_squad(name: str, data: Sequence[Any]) -> Iterator[_Asked]:
                     answers = qa.get("answers")
                     none = bool(qa.get(IMPOSSIBLE)) or answers == []
                     read = [] if none else _answers(place, answers, None)
+                    if not isinstance(qa["question"], str) or not isinstance(paragraph["context"], str):
+                        raise TypeError("question and context are texts")
                     yield _Asked(place, qa["question"], paragraph["context"], read)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(

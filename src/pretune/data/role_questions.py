@@ -84,7 +84,7 @@ def _part(asked: Mapping[str, Any], said: str) -> Part:
 
 def _mark(asked: Mapping[str, Any], part: Part, said: str) -> Span:
     """The characters of the predicate."""
-    found, by_words = asked["predicate"], "text" not in asked
+    found, by_words = asked["predicate"], asked.get("text") is None
     if by_words and isinstance(found, int) and not isinstance(found, bool):
         found = [found, found + 1]
     span = _span(found)

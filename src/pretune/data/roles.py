@@ -193,6 +193,8 @@ def _of_sentence(name: str, rows: Lines, layout: _Layout, labelled: bool) -> Ite
     if arguments and len(arguments) != len(predicates):  # CoNLL 2012 has senses of some nouns there too
         begun = [[i for i, (_, fields) in enumerate(rows) if VERB.match(fields[at])] for at in arguments]
         predicates = [places[0] for places in begun if places]
+    if labelled and layout.behind and not arguments:
+        predicates = []  # a noun's sense alone
     if len(predicates) != len(arguments) and (labelled or arguments):
         raise UserError(
             f"{name}:{rows[0][0]}: {len(predicates)} predicates in column {layout.predicates}, but "

@@ -36,7 +36,7 @@ class Feedforward(nn.Module):
         """From what the first layer says before its ReLU: (…, H) -> (…,)."""
         x = self.dropout(x.relu())
         x = self.dropout(self.second(x).relu())
-        scores: Tensor = self.last(x)[..., 0]
+        scores: Tensor = self.last(x)[..., 0].float()
         return scores
 
     def pieces(self, *widths: int) -> tuple[Tensor, ...]:
@@ -124,7 +124,7 @@ class PairScorer(nn.Module):
     def forward(self, spans: Tensor, mention: Tensor) -> Links:  # (P, G), (P,) in the order of the text
         count = len(spans)
         place = torch.arange(count, device=spans.device)
-        coarse = self.coarse(spans) @ spans.t() / spans.shape[1] ** 0.5  # (P, P)
+        coarse = (self.coarse(spans) @ spans.t()).float() / spans.shape[1] ** 0.5  # (P, P)
         coarse = coarse + mention[:, None] + mention
         coarse = coarse.masked_fill(place >= place[:, None], -inf)
         coarse, found = coarse.topk(min(self.most, count), 1)  # (P, K)

@@ -122,7 +122,7 @@ class Finished:
     validation: dict[str, float]
     golds: list[Any]
     predicted: list[Any]  # a label, several, a number, which choice, or tags, for each test sample
-    chances: list[float]  # the probability of the gold label or choice; empty where there is none
+    chances: list[float]  # the probability of the gold label or choice, the share of right tags; else empty
     history: list[dict[str, Any]]
     threads: int
     command: str
@@ -182,9 +182,7 @@ def run_cell(
         {name: _finite(value) for name, value in validation.items()},
         [_listed(gold) for gold in golds],
         [_listed(answer.said) for answer in answers],
-        [round(answer.scores.get(str(gold), 0.0), 6) for gold, answer in zip(golds, answers, strict=True)]
-        if data.kind in ("one", "choice")
-        else [],
+        _chances(golds, answers, data.kind),
         [{name: _plain(x) for name, x in epoch.items()} for epoch in history],
         torch.get_num_threads(),
         command,
@@ -199,6 +197,17 @@ def run_cell(
     if record:
         write_json(cell_path(out, name), finished.to_dict())
     return finished
+
+
+def _chances(golds: Sequence[Any], answers: Sequence[Any], kind: str) -> list[float]:
+    """How likely each gold was to the model; of tags the share that is right."""
+    pairs = list(zip(golds, answers, strict=True))
+    if kind == "tags":
+        right = [[one == other for one, other in zip(gold, a.said, strict=True)] for gold, a in pairs]
+        return [round(sum(found) / max(1, len(found)), 6) for found in right]
+    if kind not in ("one", "choice"):
+        return []
+    return [round(answer.scores.get(str(gold), 0.0), 6) for gold, answer in pairs]
 
 
 @cache

@@ -90,6 +90,8 @@ def _check(folder: Path, trained: TrainedModel) -> None:
         raise UserError(f"{folder}: its head takes the mean of levels (task.levels){rather}")
     if isinstance(recipe, Features) and recipe.vectors is not None:
         raise UserError(f"{folder}: it reads word vectors beside its encoder (recipe.vectors){rather}")
+    if isinstance(recipe, Features) and recipe.characters:
+        raise UserError(f"{folder}: it reads characters beside its encoder (recipe.characters){rather}")
     if type(recipe) not in RECIPES.values():
         raise UserError(f"{folder}: its recipe, {type(recipe).__name__}, is not pretune's{rather}")
 

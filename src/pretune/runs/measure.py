@@ -75,8 +75,10 @@ def command() -> str:
 
 
 def fingerprint(samples: Iterable[Sample]) -> str:
-    """16 hex digits that depend on every text and gold, in order."""
+    """16 hex digits that depend on every text and gold, their words and marks, in order."""
     total = blake2b(digest_size=8)
     for sample in samples:
         total.update(repr((sample.texts, sample.gold)).encode("utf-8", "surrogatepass"))
+        if sample.marks or any(part.words for part in sample.parts):
+            total.update(repr((sample.marks, [part.words for part in sample.parts])).encode())
     return total.hexdigest()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from pretune.data.json_spans import layout_of
 from pretune.data.samples import Sample
 from pretune.data.segment import segmenter
 from pretune.data.splits import split, without_leaks
@@ -63,6 +64,9 @@ def read(
         )
     else:
         again = {**reading, **found.columns} if found.columns and is_file(test) else reading
+        if task == "tagging" and is_file(test):  # whose files may have another layout each
+            alike = found.columns["layout"] == layout_of(Path(cast(Any, test)), reading["format"])
+            again = again if alike else reading
         tested = _samples(task, test, found.kind if task == "classification" else kind, again)
         check = tested.samples
         notes += tested.notes
@@ -79,7 +83,9 @@ def read(
     named = options.settings.get("codec", {}).get("segmenter")
     cut = "pieces that are learned" if named == "pieces" else segmenter(language, named).described
     notes.append(f"Language: {language}{guessed}; cut into {cut}.")
-    own, given = _texts(unlabelled, data, str(reading["encoding"]), found.columns.get("text", ()))
+    own, given = _texts(
+        unlabelled, data, str(reading["encoding"]), () if task == "tagging" else found.columns.get("text", ())
+    )
     labels = labels_of(learn, task, found.kind)
     return Problem(
         name or (Path(cast(Any, train)).name if is_file(train) else "samples"),

@@ -41,15 +41,19 @@ class Windows:
         found = []
         for (asked,), (passage,) in zip(read[::2], read[1::2], strict=True):
             part = [PASSAGE if number >= 0 else number for number in passage.part]
-            question = _without(asked, QUESTION, self.question) if length else asked
+            question = _without(asked, QUESTION, self._asked(asked, length)) if length else asked
             found.append([question, *self._cut(replace(passage, part=part), length)])
         return found
+
+    def _asked(self, row: Row, length: int) -> int:
+        """Most tokens of a question, of which a row so long has at most half."""
+        marks = sum(part < 0 for part in row.part)
+        return min(self.question, max(1, (length - marks) // 2))
 
     def _cut(self, row: Row, length: int | None) -> list[Row]:
         if length is None or (len(row) <= length and row.part.count(QUESTION) <= self.question):
             return [row]
-        marks = sum(part < 0 for part in row.part)
-        row = _without(row, QUESTION, min(self.question, max(1, (length - marks) // 2)))
+        row = _without(row, QUESTION, self._asked(row, length))
         begin, end = stretch(row)
         room = length - (len(row) - (end - begin))
         if room < 1:

@@ -35,14 +35,20 @@ class Size(NamedTuple):
 def segments(codec: Codec, part: Part, sentences: Sequence[Range], most: int | None) -> list[Range]:
     """Neighbouring sentences together, as many as fit into `most` tokens; one that is longer, in halves.
 
-    A joint text has the tokens of its sentences, and marks once.
+    What is joined is measured once more: white space between sentences may have tokens of its own.
     """
     if most is None:
         return [(sentences[0][0], sentences[-1][1])]
+    measure = codec.unlimited() if isinstance(codec, Limited) else codec
+    joined = _joined(_fitting(measure, part, sentences, most), most)
+    return [one for one, _ in _fitting(measure, part, joined, most)]
+
+
+def _joined(sizes: Sequence[tuple[Range, Size]], most: int) -> list[Range]:
+    """Neighbours together whose own tokens, and marks once, are `most` at most."""
     found: list[Range] = []
     left = 0
-    measure = codec.unlimited() if isinstance(codec, Limited) else codec
-    for (start, end), size in _fitting(measure, part, sentences, most):
+    for (start, end), size in sizes:
         own = size.tokens - size.marks
         if found and own <= left:
             found[-1] = found[-1][0], end

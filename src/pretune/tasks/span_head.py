@@ -75,7 +75,8 @@ class SpanHead(Head):
                 null = scores["null"] / 2
                 total = torch.logaddexp(total, null)
                 found = torch.where(none, null, found)
-            known = none | (none.long().index_add(0, batch.owner, right.any(1).long()) > 0)
+            answered = torch.zeros_like(none, dtype=torch.long).index_add(0, batch.owner, right.any(1).long())
+            known = (answered > 0) | (none & ("null" in scores))
             lost = lost + torch.where(known, total - found, torch.zeros_like(total)).sum() / 2
         return lost
 
