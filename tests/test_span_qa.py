@@ -209,17 +209,15 @@ def test_the_loss_is_the_cross_entropy_over_all_windows_of_a_sample_and_no_answe
     assert head.targets(batch) == 2
 
 
-def test_a_sample_without_any_right_token_adds_nothing_and_no_nan():
-    model = trained("wordvectors")
-    some = [
-        *questions(2),
-        question_sample("what", "the film", ["nowhere"]),
-        question_sample("what", "a book", []),
-    ]
+@pytest.mark.parametrize(("no_answer", "answers"), [(True, ["nowhere"]), (False, ["nowhere"]), (False, [])])
+def test_a_sample_without_any_right_token_adds_nothing_and_no_nan(no_answer: bool, answers: list[str]):
+    model = trained("wordvectors", no_answer=no_answer)
+    answered = [one for one in questions() if one.gold]
+    some = [*answered, question_sample("what", "the film", answers)]
     codec, task = model.start.codec, model.learned
     model.model.eval()
     with_it = model.model(task_batch(task, codec, some, task.rows(codec, some), True))
-    without = model.model(task_batch(task, codec, some[:2], task.rows(codec, some[:2]), True))
+    without = model.model(task_batch(task, codec, answered, task.rows(codec, answered), True))
     torch.testing.assert_close(with_it.reported, without.reported)
     with_it.loss.backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.model.parameters())
