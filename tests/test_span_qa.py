@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 
 import tiny
 from pretune.cli import app
+from pretune.cli.common import Notes
+from pretune.cli.passages import answering
 from pretune.data.rows import Row
 from pretune.data.samples import Sample, Span, sample
 from pretune.data.span_answers import SpanAnswer, question_sample
@@ -454,6 +456,27 @@ def test_commands_train_score_and_answer_with_characters_of_the_passage(folder: 
         assert [line["answer"]] == [one.texts[1][x["start"] : x["end"]] for x in line["spans"]] or (
             line["answer"] == "" and not line["spans"]
         )
+
+
+def test_questions_on_one_passage_are_held_out_together(tmp_path: Path):
+    lines = [
+        {"question": f"what is {word}", "passage": f"passage {n} has {word}", "answers": [word]}
+        for n in range(10)
+        for word in (f"one{n}", f"two{n}")
+    ]
+    for line, other in zip(lines[::2], lines[1::2], strict=True):
+        line["passage"] = other["passage"] = f"{line['passage']} and {other['answers'][0]}"
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    reading = {"text": (), "label": (), "format": None, "encoding": "utf-8"}
+    learn, check, _ = answering(path, None, 0.3, reading, 0, Notes(quiet=True))
+    assert len(check) == 6 and len(learn) == 14
+    assert not {one.texts[1] for one in learn} & {one.texts[1] for one in check}
+    path.write_text(
+        "".join(json.dumps({**line, "passage": "one0 two0"}) + "\n" for line in lines[:2] * 5), "utf-8"
+    )
+    learn, check, _ = answering(path, None, 0.3, reading, 0, Notes(quiet=True))
+    assert learn and check
 
 
 def test_questions_come_from_a_pipe_and_from_python(folder: Path):

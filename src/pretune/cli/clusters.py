@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pretune.cli.common import Notes, stdout
+from pretune.cli.dividing import divided, prints_of
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -24,23 +25,12 @@ def grouping(
     train: Path, valid: Path | None, share: float, reading: Mapping[str, Any], seed: int, notes: Notes
 ) -> tuple[list[Sample], list[Sample], dict[str, Any]]:
     """Documents to learn from, documents to validate on, and what run.json says of them."""
-    from pretune.cli.inputs import prints_of
     from pretune.data.documents import read_documents
-    from pretune.data.splits import split, without_leaks
 
-    options = {name: reading[name] for name in ("text", "label", "format", "encoding")}
-    found = read_documents(train, **options)
-    notes(*found.notes)
-    learn, check = found.samples, []
-    if valid is not None:
-        other = read_documents(valid, **options)
-        check = other.samples
-        notes(*other.notes)
-        learn, lost = without_leaks(learn, check)
-        notes(*lost)
-    elif share:
-        learn, check = split(learn, share, seed, stratify=False)
-        notes(f"{len(check)} of {len(found.samples)} documents are held out for validation")
+    columns = {name: reading[name] for name in ("text", "label", "format", "encoding")}
+    _, learn, check = divided(
+        lambda path, first: read_documents(path, **columns), train, valid, share, seed, notes, "documents"
+    )
     return learn, check, {**prints_of(train, learn, valid, check), "kind": "clusters"}
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from pretune.cli.common import Notes
+from pretune.cli.dividing import divided, note_unseen, prints_of
 from pretune.errors import UsageError, choose
 
 if TYPE_CHECKING:
@@ -86,23 +87,18 @@ def labelled(
     notes: Notes,
 ) -> tuple[list[Sample], list[Sample], dict[str, Any]]:
     """Samples to learn from, samples to validate on, and what run.json says of them."""
-    from pretune.data.readers import LabelKind, read_samples
-    from pretune.data.splits import check_labels, split, without_leaks
+    from pretune.data.readers import LabelKind, Reading, read_samples
+    from pretune.data.splits import check_labels
 
     if kind is not None and kind not in get_args(LabelKind):
         raise choose("--kind", kind, get_args(LabelKind))
-    found = read_samples(train, kind=cast(Any, kind), **reading)
-    notes(*found.notes)
-    learn, check = found.samples, []
-    if valid is not None:
-        other = read_samples(valid, kind=found.kind, **reading)
-        check = other.samples
-        notes(*other.notes)
-        learn, lost = without_leaks(learn, check)
-        notes(*lost)
-    elif share:
-        learn, check = split(learn, share, seed, stratify=found.kind != "number")
-        notes(f"{len(check)} of {len(found.samples)} samples are held out for validation")
+
+    def read(path: Path, first: Reading | None) -> Reading:
+        return read_samples(path, kind=cast(Any, first.kind if first else kind), **reading)
+
+    found, learn, check = divided(
+        read, train, valid, share, seed, notes, stratify=lambda found: found.kind != "number"
+    )
     notes(*check_labels(learn, check, found.kind))
     prints = {
         **prints_of(train, learn, valid, check),
@@ -119,23 +115,12 @@ def tagged(
 ) -> tuple[list[Sample], list[Sample], dict[str, Any]]:
     """The same of files whose words are tagged."""
     from pretune.data.json_spans import read_tagged
-    from pretune.data.splits import count_labels, split, without_leaks
 
     columns = {name: reading[name] for name in ("text", "label", "format", "encoding")}
-    found = read_tagged(train, **columns)
-    notes(*found.notes)
-    learn, check = found.samples, []
-    if valid is not None:
-        other = read_tagged(valid, **columns)
-        check = other.samples
-        notes(*other.notes)
-        learn, lost = without_leaks(learn, check)
-        notes(*lost)
-    elif share:
-        learn, check = split(learn, share, seed, stratify=False)
-        notes(f"{len(check)} of {len(found.samples)} sentences are held out for validation")
-    if unseen := sorted(count_labels(check).keys() - count_labels(learn).keys()):
-        notes(f"tags never seen in training count as errors: {', '.join(unseen[:8])}")
+    found, learn, check = divided(
+        lambda path, first: read_tagged(path, **columns), train, valid, share, seed, notes, "sentences"
+    )
+    note_unseen(learn, check, notes)
     prints = {
         **prints_of(train, learn, valid, check),
         "kind": "tags",
@@ -144,17 +129,6 @@ def tagged(
         "layout": found.layout,
     }
     return learn, check, prints
-
-
-def prints_of(
-    train: Path, learn: Sequence[Sample], valid: Path | None, check: Sequence[Sample]
-) -> dict[str, Any]:
-    from pretune.runs.measure import fingerprint
-
-    return {
-        "train": {"path": str(train), "samples": len(learn), "fingerprint": fingerprint(learn)},
-        "valid": {"path": str(valid or train), "samples": len(check), "fingerprint": fingerprint(check)},
-    }
 
 
 def texts_of(samples: Sequence[Sample]) -> Documents:

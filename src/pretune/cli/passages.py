@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretune.cli.common import Notes
+from pretune.cli.dividing import divided, prints_of
 
 if TYPE_CHECKING:
     from pretune.data.samples import Sample
@@ -16,23 +17,16 @@ def answering(
     train: Path, valid: Path | None, share: float, reading: Mapping[str, Any], seed: int, notes: Notes
 ) -> tuple[list[Sample], list[Sample], dict[str, Any]]:
     """Samples to learn from, samples to validate on, and what run.json says of them."""
-    from pretune.cli.inputs import prints_of
-    from pretune.data.passages import read_passages
-    from pretune.data.splits import split, without_leaks
+    from pretune.data.passages import PassageReading, read_passages
 
     columns = {name: reading[name] for name in ("text", "label", "format", "encoding")}
-    found = read_passages(train, **columns)
-    notes(*found.notes)
-    learn, check = found.samples, []
-    if valid is not None:
-        other = read_passages(valid, **columns, training=False)
-        check = other.samples
-        notes(*other.notes)
-        learn, lost = without_leaks(learn, check)
-        notes(*lost)
-    elif share:
-        learn, check = split(learn, share, seed, stratify=False)
-        notes(f"{len(check)} of {len(found.samples)} questions are held out for validation")
+
+    def read(path: Path, first: PassageReading | None) -> PassageReading:
+        return read_passages(path, **columns, training=first is None)
+
+    found, learn, check = divided(
+        read, train, valid, share, seed, notes, "passages", together=lambda sample: sample.parts[1].text
+    )
     prints = {
         **prints_of(train, learn, valid, check),
         "kind": "qa",

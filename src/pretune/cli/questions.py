@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretune.cli.common import Notes
+from pretune.cli.dividing import divided, prints_of
 
 if TYPE_CHECKING:
     from pretune.data.samples import Sample
@@ -16,23 +17,15 @@ def choosing(
     train: Path, valid: Path | None, share: float, reading: Mapping[str, Any], seed: int, notes: Notes
 ) -> tuple[list[Sample], list[Sample], dict[str, Any]]:
     """Samples to learn from, samples to validate on, and what run.json says of them."""
-    from pretune.cli.inputs import prints_of
-    from pretune.data.choices import read_choices
-    from pretune.data.splits import conflicts, split, without_leaks
+    from pretune.data.choices import ChoiceReading, read_choices
+    from pretune.data.splits import conflicts
 
     columns = {name: reading[name] for name in ("text", "choices", "label", "format", "encoding")}
-    found = read_choices(train, **columns)
-    notes(*found.notes)
-    learn, check = found.samples, []
-    if valid is not None:
-        other = read_choices(valid, **columns, counts_from=found.counts_from)
-        check = other.samples
-        notes(*other.notes)
-        learn, lost = without_leaks(learn, check)
-        notes(*lost)
-    elif share:
-        learn, check = split(learn, share, seed, stratify=False)
-        notes(f"{len(check)} of {len(found.samples)} questions are held out for validation")
+
+    def read(path: Path, first: ChoiceReading | None) -> ChoiceReading:
+        return read_choices(path, **columns, counts_from=first.counts_from if first else None)
+
+    found, learn, check = divided(read, train, valid, share, seed, notes, "questions")
     notes(*conflicts(learn))
     prints = {
         **prints_of(train, learn, valid, check),
