@@ -20,10 +20,11 @@ help:
 
 install: $(READY)
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt starters/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pretune needs Python 3.11 or newer; say PYTHON=python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[data,elmo,vectors,zh,spacy,pieces,gpt,hf,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[data,elmo,vectors,zh,spacy,pieces,gpt,hf,dev]" \
+		--editable ./starters
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt $(ORACLES) \
 		|| echo "$(firstword $(ORACLES)) and $(lastword $(ORACLES)) cannot be had; the tests against them will be skipped"
 	@touch $(READY)

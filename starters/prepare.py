@@ -2,8 +2,9 @@
 
     python starters/prepare.py litbank-novels/novels.jsonl.xz niutrans-modern-zh/modern.jsonl.xz texts/
 
-writes `en.txt`, `en-held.txt`, `zh.txt` and `zh-held.txt`, a document a line. Novels are cut between paragraphs into
-stretches of 2,000 words or a little more, so that a pass meets all of them early; Chinese chapters stay whole.
+writes `en.txt`, `en-held.txt`, `zh.txt` and `zh-held.txt`, a document a line. Novels are cut between
+paragraphs into stretches of 2,000 words or a little more, so that a pass meets all of them early; Chinese
+chapters stay whole.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-# Never read in training: for perplexity here, and for coreference on LitBank, whose documents are their openings.
+# Never read in training: for perplexity, and for coreference on LitBank, whose documents are their openings.
 HELD_OUT_NOVELS = (
     "11_alices_adventures_in_wonderland",
     "1661_the_adventures_of_sherlock_holmes",
@@ -32,14 +33,15 @@ EVERY = 100  # one Chinese chapter in so many is held out
 
 def rows(path: Path) -> Iterator[tuple[str, str]]:
     """The name and text of each row of a jsonl file, packed or not."""
-    with lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8") as file:
+    opener = lzma.open if path.suffix == ".xz" else open
+    with opener(path, "rt", encoding="utf-8") as file:
         for line in file:
             row = json.loads(line)
             yield row["name"], row["text"]
 
 
 def stretches(text: str) -> Iterator[str]:
-    """Cut `text` between paragraphs into stretches of at least 2,000 words (the last may be shorter), each a line."""
+    """Cut `text` between paragraphs into lines of at least 2,000 words; the last may be shorter."""
     words: list[str] = []
     for paragraph in re.split(r"\n\s*\n", text):
         words += paragraph.split()
@@ -60,7 +62,7 @@ def write(path: Path, lines: Iterable[str]) -> None:
 def main() -> None:
     """Write the four files."""
     parser = argparse.ArgumentParser(description="Write the texts that the starter models learn from.")
-    parser.add_argument("novels", type=Path, help="LitBank's novels: jsonl of name and text, packed with xz or not")
+    parser.add_argument("novels", type=Path, help="LitBank's novels: jsonl of name and text, .xz or not")
     parser.add_argument("chapters", type=Path, help="NiuTrans' modern chapters, likewise")
     parser.add_argument("out", type=Path, help="a folder")
     asked = parser.parse_args()

@@ -15,6 +15,7 @@ from pretune.cli.explain import explain
 from pretune.cli.finetune import finetune
 from pretune.cli.generate import generate
 from pretune.cli.interchange import export, import_
+from pretune.cli.starters import starters
 from pretune.cli.train import adapt, pretrain
 from pretune.cli.zero_shot import zero_shot
 
@@ -28,10 +29,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS: tuple[Callable[..., Any], ...] = (compare, pretrain, adapt, finetune, evaluate, predict, embed)
-COMMANDS += (generate, zero_shot, explain, import_, export)
+COMMANDS += (generate, zero_shot, explain, import_, export, starters)
 NAMES: tuple[str, ...] = tuple(command.__name__.rstrip("_").replace("_", "-") for command in COMMANDS)
 for name, command in zip(NAMES, COMMANDS, strict=True):
-    app.command(name, cls=Command, no_args_is_help=True)(command)
+    app.command(name, cls=Command, no_args_is_help=command is not starters)(command)
 
 
 @app.callback()

@@ -95,7 +95,7 @@ def compare(
         typer.Option(
             "--from",
             help="A pretrained folder, one of transformers, or hf:OWNER/NAME of the hub; repeat for more. "
-            "Its method is read from it.",
+            "Its method is read from it. en, zh: the starters of that language (`pretune starters`).",
         ),
     ] = None,
     vectors: Annotated[
@@ -165,11 +165,13 @@ def compare(
     from pretune.runs.entries import compared
     from pretune.runs.options import TABLES_OF_SETTINGS, Options
     from pretune.runs.report import headline
+    from pretune.runs.starters import expanded
     from pretune.runs.watch import ranking, watcher
 
     default = Options()
     named = _names(methods) or (DEMO.methods if demo else ())
-    chosen = compared(named, [Path(folder) for folder in start or ()], task)
+    folders = [Path(folder) for folder in expanded(start or (), named)]
+    chosen = compared(named, folders, task)
     said = settings(context, overrides, (*TABLES_OF_SETTINGS, *chosen))
     given: dict[str, Any] = {
         "methods": chosen,
@@ -204,7 +206,7 @@ def compare(
             encoding=encoding,
             task=task,
             seed=seed,
-            from_=start or (),
+            from_=folders,
             vectors=vectors,
             scratch=not no_scratch,
             valid_share=valid_share,

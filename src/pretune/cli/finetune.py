@@ -33,7 +33,7 @@ from pretune.cli.common import (
     settings,
     stdout,
 )
-from pretune.cli.inputs import check_head, labelled, several, started_from, tagged
+from pretune.cli.inputs import check_head, labelled, several, start_of, started_from, tagged
 from pretune.cli.passages import answering
 from pretune.cli.predicates import labelling_roles
 from pretune.cli.questions import choosing
@@ -81,7 +81,7 @@ def finetune(
         typer.Option(
             "--from",
             help="A folder of pretrain, adapt, import or finetune; one of transformers, or hf:OWNER/NAME of "
-            "the hub; or scratch.",
+            "the hub; a starter (`pretune starters`), or en, zh: the starter of --method; or scratch.",
         ),
     ] = "scratch",
     join: Annotated[
@@ -94,7 +94,8 @@ def finetune(
         ),
     ] = None,
     method: Annotated[
-        str | None, typer.Option("--method", help="From scratch: bert, elmo, gpt, ulmfit or wordvectors.")
+        str | None,
+        typer.Option("--method", help="From scratch or a starter: bert, elmo, gpt, ulmfit or wordvectors."),
     ] = None,
     size: Size = "small",
     recipe: Annotated[
@@ -155,6 +156,7 @@ def finetune(
     said = settings(context, overrides, ("task", "recipe", "encoder", "codec", "fitting"))
     if plan and lr_find is not None:
         raise UsageError("--plan trains nothing and --lr-find a little; give one of them")
+    start = start_of(start, method)
     if not plan:
         out = check_out_of(out, lr_find, lr_find_stage, resume, overwrite)
     asks = task_class(task)

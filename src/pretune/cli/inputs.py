@@ -114,12 +114,17 @@ def tagged(
     train: Path, valid: Path | None, share: float, reading: Mapping[str, Any], seed: int, notes: Notes
 ) -> tuple[list[Sample], list[Sample], dict[str, Any]]:
     """The same of files whose words are tagged."""
+    from pretune.data.conll import Tagged
     from pretune.data.json_spans import read_tagged
+    from pretune.metrics.tagging import scheme_of
 
     columns = {name: reading[name] for name in ("text", "label", "format", "encoding")}
-    found, learn, check = divided(
-        lambda path, first: read_tagged(path, **columns), train, valid, share, seed, notes, "sentences"
-    )
+
+    def read(path: Path, first: Tagged | None) -> Tagged:
+        scheme = scheme_of(sample.gold for sample in first.samples) if first else None
+        return read_tagged(path, **columns, scheme=scheme)
+
+    found, learn, check = divided(read, train, valid, share, seed, notes, "sentences")
     note_unseen(learn, check, notes)
     prints = {
         **prints_of(train, learn, valid, check),
@@ -138,14 +143,19 @@ def texts_of(samples: Sequence[Sample]) -> Documents:
 
 def check_head(task: object, said: Mapping[str, Any]) -> None:
     """Raise where settings are of another head than the task has."""
-    if getattr(task, "head_kind", None) != "linear":
-        return
-    for name in ("hidden", "summary_dropout"):
-        if name in said:
-            raise UsageError(
-                f"task.{name} is for two layers, and this head is linear; leave it out, or add "
-                "task.head_kind=two_layer"
-            )
+    from pretune.tasks.head_kinds import ONLY_OF, of_another_head
+
+    kind = getattr(task, "head_kind", None)
+    for name, heads in ONLY_OF.items():
+        if kind is not None and name in said and kind not in heads:
+            raise of_another_head(name, kind)
+
+
+def start_of(said: str, method: str | None) -> str:
+    """What --from means: of `en` or `zh` the starter of `method`, else as it is."""
+    from pretune.runs.starters import is_language, of_language
+
+    return of_language(said, [method or "ulmfit"])[0].name if is_language(said) else said
 
 
 def several(start: str) -> bool:

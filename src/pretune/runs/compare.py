@@ -22,6 +22,7 @@ from pretune.runs.options import Options, Size
 from pretune.runs.pool import Job, Watch, cores, execute
 from pretune.runs.prepare import facts, made, prepare
 from pretune.runs.problem import Labelled, Problem, Unlabelled, read
+from pretune.runs.starters import expanded
 from pretune.runs.verdict import View, named
 
 REFITTED = {
@@ -105,8 +106,9 @@ def compare(
         compare("train.csv", text="review", label="stars", from_=["models/en"]).recommendation
     """
     out = Path(out)
+    folders = [resolved(x) for x in expanded(from_, methods)]
     options = Options(
-        compared(methods, [resolved(x) for x in from_], task),
+        compared(methods, folders, task),
         tuple(recipes),
         tuple(sizes),
         seeds,
@@ -125,9 +127,7 @@ def compare(
     reading = {"text": _listed(text), "label": _listed(label), "label_separator": label_separator}
     reading |= {"format": format, "encoding": encoding, "choices": _listed(choices)}
     problem = read(train, test, unlabelled, name, reading, kind, options, task)
-    found, notes = entries(
-        options, problem, [resolved(x) for x in from_], Path(vectors) if vectors else None, out
-    )
+    found, notes = entries(options, problem, folders, Path(vectors) if vectors else None, out)
     problem = replace(problem, notes=(*problem.notes, *notes))
     plan = _plan(found, options, problem, out, command or own_command())
     for note in problem.notes:

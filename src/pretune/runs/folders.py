@@ -20,11 +20,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pretune.errors import UserError
+from pretune.layers.packing import as_halves
 from pretune.runs import guests
 from pretune.runs.files import write_json
 
 CONFIG, WEIGHTS, RUN = "config.json", "model.safetensors", "run.json"
 FORMAT = 1  # of config.json
+HALVES = {torch.float32: torch.float16}  # what stands for it in a file of half the size
 TRUST = "PRETUNE_TRUST_CODE"  # 1: functions that a model folder names may be imported
 
 
@@ -127,13 +129,19 @@ def _nearest(folder: Path) -> str:
     return f"; nearest: {folder.parent / near[0]}" if near else ""
 
 
-def save_weights(module: nn.Module, path: Path) -> None:
-    """Every parameter and buffer under its name; tied ones once."""
-    save_file({name: x.detach().cpu().contiguous() for name, x in _tensors(module).items()}, path)
+def save_weights(module: nn.Module, path: Path, halves: bool = False) -> None:
+    """Every parameter and buffer under its name; tied ones once. `halves` rounds float32 to float16."""
+    found = {name: x.detach().cpu().contiguous() for name, x in _tensors(module).items()}
+    if halves:
+        found = {name: as_halves(x) if x.dtype == torch.float32 else x for name, x in found.items()}
+    save_file(found, path)
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
-    """Fill `module` in place. Every tensor is accounted for, every shape equal, every value finite."""
+    """Fill `module` in place. Every tensor is accounted for, every shape equal, every value finite.
+
+    float16 in the file fills float32 in the module.
+    """
     wanted = _tensors(module)
     try:
         with safe_open(path, framework="pt") as file:
@@ -146,7 +154,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
         want, have = wanted[name], found[name]
         if want.shape != have.shape:
             wrong.append(f"{name} is {tuple(have.shape)}, not {tuple(want.shape)}")
-        elif want.dtype != have.dtype:
+        elif have.dtype not in (want.dtype, HALVES.get(want.dtype)):
             wrong.append(f"{name} is {have.dtype}, not {want.dtype}")
         elif have.is_floating_point() and not torch.isfinite(have).all():
             wrong.append(f"{name} has values that are not finite")

@@ -1,4 +1,4 @@
-"""Guests: folders that transformers wrote, here or on the hub, where a model folder may be named."""
+"""What may be named where a model folder may: what transformers wrote, here or on the hub; starters."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pretune.errors import UsageError, UserError
+from pretune.runs.starters import starter_folder
 
 HUB = "hf:"  # hf:OWNER/NAME or hf:OWNER/NAME@REVISION; nothing else is ever looked up
 METHOD = "hub"
@@ -30,9 +31,11 @@ OURS = {"bert": "bert", "openai-gpt": "gpt"}  # model_type -> the method that re
 
 
 def resolved(name: Path | str) -> Path:
-    """A folder as it is; of `hf:OWNER/NAME` the one in the hub's cache, fetched if it is not there yet."""
+    """A folder as it is; of `hf:OWNER/NAME` the one in the hub's cache, fetched if it is not there yet; of a
+    starter's name where it is installed.
+    """
     said = str(name)
-    return _fetched(said.removeprefix(HUB)) if said.startswith(HUB) else Path(name)
+    return _fetched(said.removeprefix(HUB)) if said.startswith(HUB) else starter_folder(said) or Path(name)
 
 
 @cache

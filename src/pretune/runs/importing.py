@@ -160,6 +160,6 @@ def export(folder: Path, to: str, out: Path) -> list[str]:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there already; choose another --out")
     said: list[str] = []
-    write_folder(out, lambda new: said.extend(EXPORTERS[to](folder, new)))
+    write_folder(out, lambda new: said.extend(EXPORTERS[to](resolved(folder), new)))
     written = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
     return [*said, f"written: {', '.join(written)}"]

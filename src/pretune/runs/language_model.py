@@ -19,6 +19,7 @@ from pretune.runs.embedder import Embedder
 from pretune.runs.folders import read_config
 from pretune.runs.generation import Generated, Generating, generate, stream
 from pretune.runs.gpt_scorer import GPTScorer
+from pretune.runs.guests import resolved
 from pretune.runs.left_to_right import LeftToRight, left_to_right
 from pretune.runs.masked_scorer import MaskedScorer
 from pretune.runs.neighbours import Neighbour, neighbours
@@ -58,7 +59,7 @@ class LanguageModel:
     @classmethod
     def load(cls, folder: str | Path, device: str = "auto") -> LanguageModel:
         """A folder that `pretrain`, `adapt` or `import` left."""
-        folder = Path(folder)
+        folder = resolved(folder)
         if read_config(folder)["kind"] == "model":
             raise UserError(
                 f"{folder} has learned a task and is a language model no more; give the folder it came from"

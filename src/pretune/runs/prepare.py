@@ -79,8 +79,8 @@ def contents(file: Path) -> str:
 
 
 def folder_contents(folder: Path) -> str:
-    """Of a model folder: all files but the account of how it came about."""
-    files = [p for p in files_of([folder]) if p.name != "run.json"]
+    """Of a model folder: all files but the accounts of how it came about."""
+    files = [p for p in files_of([folder]) if p.name not in ("run.json", "README.md")]
     return digest([(p.relative_to(folder).as_posix(), contents(p)) for p in files])
 
 
