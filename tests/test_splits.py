@@ -165,3 +165,28 @@ def test_equal_texts_with_different_labels_are_noted_and_kept() -> None:
 def test_training_rows_that_are_all_alike_are_refused(golds: list[object], kind: str, found: str) -> None:
     with pytest.raises(UserError, match=found):
         check_labels(of(golds), [], kind)  # type: ignore[arg-type]
+
+
+def test_what_belongs_together_is_never_parted() -> None:
+    samples = [sample(f"text {i}", key=str(i % 7), gold="a") for i in range(50)]
+
+    def of(one: Sample) -> str:
+        return one.key
+
+    rest, held = split(samples, 0.3, 1, stratify=False, together=of)
+    assert {x.key for x in held}.isdisjoint(x.key for x in rest) and len({x.key for x in held}) == 2
+    assert sorted([*rest, *held], key=samples.index) == samples
+    one, other = split(samples[::7], 0.5, 1, together=of)  # all of one unit: each stands alone
+    assert len(one) == len(other) == 4
+    last: list[Sample] = []
+    for size in (5, 12, 30, 50):
+        drawn = subsample(samples, size, 3, of)
+        assert len(drawn) == size and set(last) <= set(drawn) and drawn == sorted(drawn, key=samples.index)
+        whole = [
+            key
+            for key in {x.key for x in drawn}
+            if sum(x.key == key for x in drawn) < (8 if key == "0" else 7)
+        ]
+        assert len(whole) <= 1  # units that were cut
+        last = drawn
+    assert subsample(samples, 5, 3, of) != subsample(samples, 5, 4, of)

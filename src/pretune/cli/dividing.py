@@ -56,21 +56,13 @@ def divided(
         return found, learn, other.samples
     if not share:
         return found, learn, []
-    units = learn
+    rest, held = split(learn, share, seed, stratify(found), together)
+    units: list[Any] = [learn, held]
     if together is not None:
-        units = list({together(sample): sample for sample in learn}.values())
-        if len(units) == 1:  # nothing to tell apart by
-            units, together, counted = learn, None, "samples"
-    held = split(units, share, seed, stratify=stratify(found))
-    notes(f"{len(held[1])} of {len(units)} {counted} are held out for validation")
-    if together is None:
-        return found, *held
-    keys = {together(sample) for sample in held[1]}
-    return (
-        found,
-        [sample for sample in learn if together(sample) not in keys],
-        [sample for sample in learn if together(sample) in keys],
-    )
+        of = [{together(sample) for sample in some} for some in units]
+        units, counted = (of, counted) if len(of[0]) > 1 else (units, "samples")
+    notes(f"{len(units[1])} of {len(units[0])} {counted} are held out for validation")
+    return found, rest, held
 
 
 def prints_of(

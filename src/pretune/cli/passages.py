@@ -18,15 +18,14 @@ def answering(
 ) -> tuple[list[Sample], list[Sample], dict[str, Any]]:
     """Samples to learn from, samples to validate on, and what run.json says of them."""
     from pretune.data.passages import PassageReading, read_passages
+    from pretune.data.span_answers import passage_of
 
     columns = {name: reading[name] for name in ("text", "label", "format", "encoding")}
 
     def read(path: Path, first: PassageReading | None) -> PassageReading:
         return read_passages(path, **columns, training=first is None)
 
-    found, learn, check = divided(
-        read, train, valid, share, seed, notes, "passages", together=lambda sample: sample.parts[1].text
-    )
+    found, learn, check = divided(read, train, valid, share, seed, notes, "passages", together=passage_of)
     prints = {
         **prints_of(train, learn, valid, check),
         "kind": "qa",

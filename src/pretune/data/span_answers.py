@@ -39,6 +39,11 @@ def placed(passage: str, text: str, start: int | None = None) -> SpanAnswer:
     return SpanAnswer(text)
 
 
+def passage_of(sample: Sample) -> str:
+    """What its question is about: questions with the same passage stay together in a split."""
+    return sample.parts[1].text
+
+
 def _nearest(passage: str, text: str, start: int | None) -> int | None:
     if not text:
         return None

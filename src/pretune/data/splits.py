@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 from pretune.data.files import listed, shown
 from pretune.data.golds import LabelKind
@@ -15,18 +15,32 @@ from pretune.keys import key
 
 BINS = 10  # quantile bins that stand for classes where golds are numbers
 
+Together = Callable[[Sample], Hashable]  # equal for samples that are never parted
+
 
 def split(
-    samples: Sequence[Sample], fraction: float, seed: int, stratify: bool = True
+    samples: Sequence[Sample],
+    fraction: float,
+    seed: int,
+    stratify: bool = True,
+    together: Together | None = None,
 ) -> tuple[list[Sample], list[Sample]]:
     """(rest, held out), both in the order of `samples`; at least one sample each.
 
     Each class gives its share by the largest remainder, but never its last sample: a class too small for a
     share stays in the rest (`check_labels` notes it). Numbers are stratified by quantile, sets by their first
-    label.
+    label. Of samples that are equal by `together` all are held out or none, and the fraction is of what is
+    together; where all are equal each stands alone.
     """
     if not 0 < fraction < 1:
         raise UsageError(f"the held-out fraction is {fraction}; give one between 0 and 1, such as 0.1")
+    units = list({together(sample): sample for sample in samples}.values()) if together else []
+    if together and len(units) > 1:
+        apart = {together(sample) for sample in split(units, fraction, seed, stratify)[1]}
+        return (
+            [sample for sample in samples if together(sample) not in apart],
+            [sample for sample in samples if together(sample) in apart],
+        )
     if len(samples) < 2:
         raise UserError(f"{source(samples)}{len(samples)} row cannot be split; give more rows or a test file")
     classes = strata(samples) if stratify else [0] * len(samples)
@@ -55,14 +69,23 @@ def largest_remainder(sizes: dict[Hashable, int], wanted: int) -> dict[Hashable,
     return shares
 
 
-def subsample(samples: Sequence[Sample], size: int, seed: int) -> list[Sample]:
+def subsample(
+    samples: Sequence[Sample], size: int, seed: int, together: Together | None = None
+) -> list[Sample]:
     """`size` samples in their given order; a smaller size with the same seed is a subset of a larger one.
 
     One order serves all sizes, whence the nesting: first one sample of each class, the largest class first;
-    then the j-th of a class of n stands at (j + 1/2) / n, so that every prefix keeps the proportions.
+    then the j-th of a class of n stands at (j + 1/2) / n, so that every prefix keeps the proportions. With
+    `together` there are no classes: what is equal by it comes one after the other, so that only the last
+    of them may be cut.
     """
     if not 1 <= size <= len(samples):
         raise UsageError(f"{source(samples)}{size} rows asked for; there are {len(samples)}")
+    if together is not None:
+        unit: dict[Hashable, int] = {}
+        units = [unit.setdefault(together(sample), len(unit)) for sample in samples]
+        order = sorted(range(len(samples)), key=lambda i: (key(seed, "subsample", units[i]), units[i], i))
+        return [samples[i] for i in sorted(order[:size])]
     classes = strata(samples)
     sizes = Counter(classes)
     seen: Counter[Hashable] = Counter()
