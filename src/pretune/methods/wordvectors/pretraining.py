@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 from zlib import crc32
 
 import torch
 
+from pretune.data.corpus import token_file
 from pretune.data.rows import Codec
+from pretune.data.token_file import TokenFile
 from pretune.encoder import Encoder
 from pretune.errors import UsageError, UserError
 from pretune.keys import key
+from pretune.methods.raw_text import token_cache
 from pretune.methods.wordvectors.encoder import WordVectorEncoder
-from pretune.methods.wordvectors.tokens import UNKNOWN, WordCodec
+from pretune.methods.wordvectors.tokens import WordCodec
 from pretune.training.loop import Fitting
+from pretune.training.progress import passed
 
 LONGEST = 10_000  # gensim drops what a sentence has beyond this, so documents are cut
 
@@ -65,7 +70,13 @@ class Word2Vec:
             raise UsageError("word2vec trains word vectors only; choose the method wordvectors")
         if fitting.resume:
             raise UsageError("word2vec keeps no checkpoints, so there is nothing to resume; run it again")
-        sentences = _Sentences(codec, corpus)
+        with token_cache(fitting.folder) as cache:
+            tokens = token_file(corpus, codec.ids, codec.fingerprint(), cache)
+            return self._learned(encoder, _Sentences(tokens), fitting)
+
+    def _learned(
+        self, encoder: WordVectorEncoder, sentences: _Sentences, fitting: Fitting
+    ) -> dict[str, float]:
         model = self._model(encoder.width, fitting.seed)
         model.build_vocab(sentences)
         if not len(model.wv):
@@ -75,8 +86,9 @@ class Word2Vec:
             model.wv.vectors[:] = encoder.embedding.weight.detach().cpu()[places].numpy()
         loss, trained = 0.0, 1
         for epoch in range(self.epochs):
+            label = f"word2vec · pass {epoch + 1} of {self.epochs}"
             trained, _ = model.train(
-                sentences,
+                _Passed(sentences, label, fitting.quiet),
                 total_examples=model.corpus_count,
                 epochs=1,
                 start_alpha=self._rate(epoch),
@@ -113,17 +125,29 @@ class Word2Vec:
         )
 
 
+@dataclass(frozen=True)
 class _Sentences:
-    """Documents as lists of ids in words' clothes, anew on every pass; unknown words are left out."""
+    """Documents as lists of ids in words' clothes; unknown words are left out."""
 
-    def __init__(self, codec: WordCodec, corpus: Callable[[], Iterable[str]]) -> None:
-        self.codec, self.corpus = codec, corpus
+    tokens: TokenFile
 
     def __iter__(self) -> Iterator[list[str]]:
-        for text in self.corpus():
-            ids = [str(i) for i in self.codec.ids([text])[0] if i != UNKNOWN]
+        for begin, end in pairwise(self.tokens.starts):
+            ids = list(map(str, filter(None, self.tokens.ids[begin:end].tolist())))  # UNKNOWN is 0
             for start in range(0, len(ids), LONGEST):
                 yield ids[start : start + LONGEST]
+
+
+@dataclass(frozen=True)
+class _Passed:
+    """The same, with its progress on stderr: gensim asks for an iterable, not an iterator."""
+
+    sentences: _Sentences
+    label: str
+    quiet: bool
+
+    def __iter__(self) -> Iterator[list[str]]:
+        return passed(self.sentences, self.label, self.quiet, len(self.sentences.tokens))
 
 
 def adopt(old_encoder: Encoder, old_codec: Codec, new_encoder: Encoder, new_codec: Codec) -> None:
