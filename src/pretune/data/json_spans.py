@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +15,7 @@ from pretune.data.samples import Part, Sample, Span
 from pretune.data.segment import guess_language, segmenter
 from pretune.data.tables import numbered, whole
 from pretune.errors import UsageError, UserError
+from pretune.metrics.tagging import LETTERS, Scheme, converted, scheme_of
 
 JSON: Final = (".jsonl", ".ndjson", ".json")
 KNOWN: Final = (".conllu", ".csv", ".parquet")
@@ -32,11 +34,38 @@ def read_tagged(
     format: str | None = None,  # noqa: A002 - the option's name
     encoding: str = "utf-8",
     labelled: bool = True,
+    scheme: Scheme | None = None,
 ) -> Tagged:
-    """A file of tagged words, or of texts with spans where its name ends in .jsonl, .ndjson or .json."""
+    """A file of tagged words, or of texts with spans where its name ends in .jsonl, .ndjson or .json.
+
+    `scheme` is that of the golds which these are to be compared with: spans are written in it.
+    """
     if layout_of(path, format) == "jsonl":
-        return read_spans(path, text=text, label=label, encoding=encoding)
-    return read_conll(path, text=text, label=label, format=format, encoding=encoding, labelled=labelled)
+        found = read_spans(path, text=text, label=label, encoding=encoding)
+    else:
+        found = read_conll(path, text=text, label=label, format=format, encoding=encoding, labelled=labelled)
+    return found if scheme is None or not labelled else in_scheme(path.name, found, scheme)
+
+
+def in_scheme(name: str, found: Tagged, scheme: Scheme) -> Tagged:
+    """The same spans, rewritten where the file has surely another scheme: JSON has none, so is taken as iob2.
+
+    Tags of a word a line stay as they are where both schemes have the same letters, as iob1 and iob2 do.
+    """
+    golds = [sample.gold for sample in found.samples if sample.gold is not None]
+    own: Scheme = "iob2" if found.layout == "jsonl" else scheme_of(golds)
+    if "plain" in (own, scheme) or own == scheme:
+        return found
+    letters = {tag[0] for gold in golds for tag in gold if "-" in tag}
+    alike = len(LETTERS[own]) == len(LETTERS[scheme]) and letters <= set(LETTERS[scheme])
+    if alike and found.layout != "jsonl":
+        return found
+    samples = [
+        sample if sample.gold is None else replace(sample, gold=tuple(converted(sample.gold, own, scheme)))
+        for sample in found.samples
+    ]
+    note = f"{name}: spans are of the scheme {own}; they are compared in {scheme}, as learned"
+    return replace(found, samples=samples, notes=[*found.notes, note])
 
 
 def layout_of(path: Path, format: str | None) -> str:  # noqa: A002

@@ -115,7 +115,7 @@ def _numbered(sample: Sample) -> str:
 
 def _tagged(path: Path, kind: str | None, reading: Mapping[str, Any]) -> Read:
     options = {name: reading[name] for name in READING}
-    found = read_tagged(path, **options)
+    found = read_tagged(path, **options, scheme=reading.get("scheme"))
     columns = {
         "kind": "tags",
         "text": [found.words_column],

@@ -173,6 +173,7 @@ def evaluate(
             label=label or _columns_of(before, "label", file, format),
             format=format,
             encoding=encoding,
+            scheme=getattr(predictor.task, "gold_scheme", None),
         )
         return evaluation(predictor.model, tagged.samples, tagged.notes, batch_size, seed)
     if predictor.task.golds == "roles":

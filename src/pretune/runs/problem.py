@@ -13,6 +13,7 @@ from pretune.data.samples import Sample
 from pretune.data.segment import segmenter
 from pretune.data.splits import split, without_leaks
 from pretune.errors import UsageError, UserError, choose
+from pretune.metrics.tagging import scheme_of
 from pretune.runs.asked import ASKED, OWN, Read
 from pretune.runs.asked import kind_of as kind_of
 from pretune.runs.cells import Data
@@ -66,7 +67,7 @@ def read(
         again = {**reading, **found.columns} if found.columns and is_file(test) else reading
         if task == "tagging" and is_file(test):  # whose files may have another layout each
             alike = found.columns["layout"] == layout_of(Path(cast(Any, test)), reading["format"])
-            again = again if alike else reading
+            again = {**(again if alike else reading), "scheme": scheme_of(s.gold for s in learn)}
         tested = _samples(task, test, found.kind if task == "classification" else kind, again)
         check = tested.samples
         notes += tested.notes
