@@ -36,8 +36,8 @@ class Answer:
 
     @property
     def said(self) -> Any:
-        """What a gold of the same kind is compared with: choice, label, labels, number or text."""
-        possible = (self.choice, self.label, self.labels, self.value, self.text)
+        """What a gold of the same kind is compared with: choice, label, labels, number, text or clusters."""
+        possible = (self.choice, self.label, self.labels, self.value, self.text, self.clusters)
         return next((x for x in possible if x is not None), None)
 
     def to_dict(self) -> dict[str, Any]:

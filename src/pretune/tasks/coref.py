@@ -26,7 +26,7 @@ from pretune.metrics.classification import LabelScores
 from pretune.metrics.coreference import METRICS, scores_of, tallies
 from pretune.tasks.base import Answer, Golds, Scores, Task
 from pretune.tasks.coref_head import CorefHead
-from pretune.tasks.segments import BySentence, Range, encoded, longest, segments
+from pretune.tasks.segments import BySentence, Range, encoded, longest, measuring, segments
 from pretune.tasks.words import Token, tokens_read
 
 Reading = Literal["method", "document", "sentences"]
@@ -144,6 +144,8 @@ class Coref(Task):
     def rows(self, codec: Codec, samples: Sequence[Sample]) -> list[list[Row]]:
         """Documents, segments or sentences, in the order of the text."""
         single = self.reading == "sentences" or (self.reading == "method" and isinstance(codec, BySentence))
+        most = longest(codec, self.segment)
+        measure = codec if most is None else measuring(codec)
         found = []
         for sample in samples:
             part = Part(sample.parts[0].text, self.words_of(sample))
@@ -151,11 +153,10 @@ class Coref(Task):
                 found.append(encoded(codec, part, [(0, 0)]))
                 continue
             ranges = self.sentences_of(sample)
-            most = longest(codec, self.segment)
             if not single:
-                ranges = segments(codec, part, ranges, most)
+                ranges = segments(measure, part, ranges, most)
             elif most is not None:
-                ranges = [x for one in ranges for x in segments(codec, part, [one], most)]
+                ranges = [x for one in ranges for x in segments(measure, part, [one], most)]
             found.append(encoded(codec, part, ranges))
         return found
 

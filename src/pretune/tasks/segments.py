@@ -32,14 +32,19 @@ class Size(NamedTuple):
     marks: int  # of them, those that stand for no text
 
 
-def segments(codec: Codec, part: Part, sentences: Sequence[Range], most: int | None) -> list[Range]:
+def measuring(codec: Codec) -> Codec:
+    """What `segments` counts tokens by: the codec without its limit. Made once, for all documents."""
+    return codec.unlimited() if isinstance(codec, Limited) else codec
+
+
+def segments(measure: Codec, part: Part, sentences: Sequence[Range], most: int | None) -> list[Range]:
     """Neighbouring sentences together, as many as fit into `most` tokens; one that is longer, in halves.
 
-    What is joined is measured once more: white space between sentences may have tokens of its own.
+    `measure` counts them, without a limit of its own. What is joined is measured once more: white space
+    between sentences may have tokens of its own.
     """
     if most is None:
         return [(sentences[0][0], sentences[-1][1])]
-    measure = codec.unlimited() if isinstance(codec, Limited) else codec
     joined = _joined(_fitting(measure, part, sentences, most), most)
     return [one for one, _ in _fitting(measure, part, joined, most)]
 

@@ -160,10 +160,10 @@ class SpanQA(Task):
                 if PASSAGE in row.part
             ]
             guesses = best_spans(windows, self.windows.step, self.max_answer, self.n_best)
-            found.append(self._answer(sample.parts[PASSAGE].text, guesses, none))
+            found.append(self.answer_of(sample.parts[PASSAGE].text, guesses, none))
         return found
 
-    def _answer(self, passage: str, guesses: Sequence[Guess], none: float | None) -> Answer:
+    def answer_of(self, passage: str, guesses: Sequence[Guess], none: float | None) -> Answer:
         """Of spans with their scores, best first, and the score of there being no answer."""
         if not guesses:
             return Answer(text="", spans=())
@@ -215,14 +215,15 @@ class SpanQA(Task):
         for gold, answer in zip(golds, answers, strict=True):
             if answer.guesses:
                 differences.append(answer.scores["difference"])
-                f1.append(best_of([x.text for x in gold], answer.guesses[0][1], self._scorer)[1])
+                f1.append(best_of([x.text for x in gold], answer.guesses[0][1], self.scorer)[1])
                 answerable.append(bool(gold))
         if not differences:
             return self
         return replace(self, null_threshold=best_threshold(differences, f1, answerable))
 
     @property
-    def _scorer(self) -> Scorer:
+    def scorer(self) -> Scorer:
+        """EM and F1 as its language wants them."""
         return cmrc if self.language in ("zh", "ja") else squad
 
     def score(self, golds: Sequence[Any], answers: Sequence[Answer]) -> dict[str, float]:
@@ -232,7 +233,7 @@ class SpanQA(Task):
         """Per sample EM, F1 and 1, in all and of those with and without an answer: (B, 9)."""
         table = np.zeros((len(answers), 9))
         for b, (gold, answer) in enumerate(zip(golds, answers, strict=True)):
-            found = *best_of([x.text for x in gold], answer.text or "", self._scorer), 1.0
+            found = *best_of([x.text for x in gold], answer.text or "", self.scorer), 1.0
             table[b, :3] = found
             table[b, 3:6] = found if gold else 0.0
             table[b, 6:] = 0.0 if gold else found

@@ -165,7 +165,7 @@ class SemanticRoles(Task):
     ) -> list[Answer]:
         words = [self.words_of(sample) for sample in samples]
         nats = scores["logits"].detach().double().log_softmax(-1)  # (M, C)
-        return self._answers(words, torch.split(nats, [len(own) for own in words]))
+        return self.answers_of(words, torch.split(nats, [len(own) for own in words]))
 
     def average(self, answers: Sequence[Sequence[Answer]]) -> list[Answer]:
         """One answer a sample from several models' answers: each word's probabilities averaged."""
@@ -174,9 +174,9 @@ class SemanticRoles(Task):
             words.append([span for span, _ in of_sample[0].words or ()])
             shares = torch.tensor([[list(table) for _, table in one.words or ()] for one in of_sample])
             nats.append(shares.double().mean(0).log().clamp(min=-1e4))  # (W, C)
-        return self._answers(words, nats)
+        return self.answers_of(words, nats)
 
-    def _answers(self, words: Sequence[Sequence[Span]], nats: Sequence[Tensor]) -> list[Answer]:
+    def answers_of(self, words: Sequence[Sequence[Span]], nats: Sequence[Tensor]) -> list[Answer]:
         """From the logs of the probabilities of each sample's words, (W, C)."""
         scores = nn.utils.rnn.pad_sequence(list(nats), batch_first=True)  # (B, T, C)
         mask = torch.arange(scores.shape[1]) < torch.tensor([len(x) for x in nats])[:, None]  # (B, T)
