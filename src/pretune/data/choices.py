@@ -13,7 +13,8 @@ from typing import Final
 from pretune.data.choice_answers import Choices, numbers_of
 from pretune.data.columns import find, known, names
 from pretune.data.conll import UNSPACED
-from pretune.data.files import listed, shown
+from pretune.data.copa import connected, read_copa
+from pretune.data.files import listed, shown, suffix
 from pretune.data.readers import left_out, read_table, text_of
 from pretune.data.samples import Part, Sample, Span
 from pretune.data.tables import Table, TableRow
@@ -84,9 +85,12 @@ def read_choices(
     Numbers count from 0, or from 1 where no 0 but the number of the last choice is among them, unless
     `counts_from` says so. Columns that are not named are guessed, and the guess noted. Also read as they are
     published: ARC, OpenBookQA, CommonsenseQA (`question.stem`, `answerKey`), SWAG, HellaSwag, ROCStories,
-    CODAH.
+    CODAH, and COPA as XML or SuperGLUE's jsonl (`pretune.data.copa`).
     """
-    table = read_table(path, [*text, *choices, *label], format, encoding, labelled)
+    if format == "xml" or (format is None and suffix(path) == ".xml"):
+        table = read_copa(path, encoding, labelled)
+    else:
+        table = read_table(path, [*text, *choices, *label], format, encoding, labelled)
     return from_table(
         table, text=text, choices=choices, label=label, counts_from=counts_from, labelled=labelled
     )
@@ -102,7 +106,7 @@ def from_table(
     labelled: bool = True,
 ) -> ChoiceReading:
     """The questions of a table."""
-    table = flattened(table)
+    table = connected(flattened(table))
     columns, notes = choose_columns(table, text, choices, label, labelled)
     asked = [_joined([text_of(row, c) for c in columns.texts]) for row in table.rows]
     offered = [_choices(table, row, columns.choices) for row in table.rows]
