@@ -23,7 +23,7 @@ from pretune.runs.guests import METHOD as GUEST
 if TYPE_CHECKING:
     from pretune.runs.starts import Start
     from pretune.runs.trained import Trained
-    from pretune.tasks.base import Task
+    from pretune.tasks.base import Answer, Task
 
 FORMAT = 1  # of a cell's file
 
@@ -129,6 +129,9 @@ class Finished:
     mixes: list[dict[str, Any]] = field(default_factory=list)  # what scalar mixes learned
     tallies: list[list[int]] = field(default_factory=list)  # of each test sample, where scores are of sums
     counted: str = "labels"  # what `row.size` is a number of
+    valid_golds: list[Any] = field(default_factory=list)
+    valid_predicted: list[Any] = field(default_factory=list)  # by what had not learned them
+    valid_tallies: list[list[int]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         return {**self.__dict__, "row": dict(self.row.__dict__)}
@@ -158,11 +161,13 @@ def run_cell(
     name = cell_id(cell, data)
     train, valid = data.drawn(cell.size, cell.seed)
     with Measure() as cost:
-        trained, validation, history = _train(cell, data, train, valid)
+        trained, validation, history, checked = _train(cell, data, train, valid)
     began = perf_counter()
     answers = trained.answers(data.test)
     speed = len(data.test) / max(perf_counter() - began, 1e-9)
-    golds = [sample.gold for sample in data.test]
+    checked = trained.answers(valid) if checked is None else checked
+    golds, valid_golds = ([sample.gold for sample in samples] for samples in (data.test, valid))
+    tallied = trained.task if isinstance(trained.task, Tallied) else None
     scores = {name: _finite(value) for name, value in trained.task.score(golds, answers).items()}
     row = Row(
         *cell.setting.contender,
@@ -187,8 +192,11 @@ def run_cell(
         torch.get_num_threads(),
         command,
         mixes_of(trained),
-        trained.task.tallies(golds, answers).tolist() if isinstance(trained.task, Tallied) else [],
+        tallied.tallies(golds, answers).tolist() if tallied else [],
         ASKED[data.task].counted,
+        [_listed(gold) for gold in valid_golds],
+        [_listed(answer.said) for answer in checked],
+        tallied.tallies(valid_golds, checked).tolist() if tallied else [],
     )
     if model is not None:
         config = {"recipe": dict(cell.setting.recipe), "size": cell.size, "valid_share": data.valid_share}
@@ -239,7 +247,8 @@ def cell_path(out: Path, name: str) -> Path:
 
 def _train(
     cell: Cell, data: Data, train: Sequence[Sample], valid: Sequence[Sample]
-) -> tuple[Trained, Mapping[str, float], Sequence[Mapping[str, Any]]]:
+) -> tuple[Trained, Mapping[str, float], Sequence[Mapping[str, Any]], Sequence[Answer] | None]:
+    """Also the answers on `valid` of a baseline before it learned those too; else None."""
     from pretune.config import build, update
     from pretune.recipes.base import Recipe
     from pretune.runs import tfidf, unigram
@@ -249,14 +258,17 @@ def _train(
     setting, task = cell.setting, task_of(cell.setting, data, train)
     if setting.contender.method == "tfidf":
         config = build(tfidf.TfIdfConfig, setting.recipe, "tfidf")
-        model, scores = tfidf.fit(task, train, valid, config)
-        return model, scores, []
+        tries = tfidf.tried(task, train, valid, config)
+        best = tfidf.best_of(task, tries)
+        history = [{"strength": one.strength, "scores": one.scores} for one in tries]
+        return tfidf.fit_at(task, [*train, *valid], best.strength, config), best.scores, history, best.answers
     if setting.contender.method == "unigram":
-        return *unigram.fit(task, train, valid), []
+        counted, scores = unigram.fit(task, train, valid)
+        return counted, scores, [], unigram.counted(task, train).answers(valid)
     recipe = build(Recipe, setting.recipe, "recipe", TABLES)  # type: ignore[type-abstract]
     fitting = update(Fitting(seed=cell.seed, quiet=True), setting.fitting, "fitting")
     trained, fitted = finetune(_start(cell), task, recipe, train, valid, fitting)
-    return trained, fitted.best, fitted.history
+    return trained, fitted.best, fitted.history, None
 
 
 def task_of(setting: Setting, data: Data, train: Sequence[Sample]) -> Task:

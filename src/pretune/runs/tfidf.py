@@ -153,6 +153,15 @@ def load(folder: Path) -> Baseline:
     return kind(task, settings, config["strength"], vocabulary, **tensors)
 
 
+@dataclass(frozen=True)
+class Try:
+    """One strength, and what the model that learned with it makes of the validation samples."""
+
+    strength: float
+    scores: dict[str, float]
+    answers: list[Answer]
+
+
 def fit(
     task: Task,
     train: Sequence[Sample],
@@ -160,23 +169,34 @@ def fit(
     config: TfIdfConfig | None = None,
 ) -> tuple[Baseline, dict[str, float]]:
     """Choose the strength on `valid`, then refit on all labels; returns also the validation scores."""
+    config = config or TfIdfConfig()
+    best = best_of(task, tried(task, train, valid, config))
+    return fit_at(task, [*train, *valid], best.strength, config), best.scores
+
+
+def tried(task: Task, train: Sequence[Sample], valid: Sequence[Sample], config: TfIdfConfig) -> list[Try]:
+    """Every strength, learned on `train`."""
+    golds = [sample.gold for sample in valid]
+    found = []
+    for strength in config.strengths:
+        answers = fit_at(task, train, strength, config).answers(valid)
+        found.append(Try(strength, task.score(golds, answers), answers))
+    return found
+
+
+def best_of(task: Task, tries: Sequence[Try]) -> Try:
+    """The first of equals."""
+    sign = 1 if task.higher_is_better else -1
+    return max(tries, key=lambda one: sign * one.scores[task.metric])
+
+
+def fit_at(task: Task, samples: Sequence[Sample], strength: float, config: TfIdfConfig) -> Baseline:
     from pretune.runs.tfidf_choice import fit_at as fit_choice_at
 
-    config = config or TfIdfConfig()
-
-    def fit_at(samples: Sequence[Sample], strength: float) -> Baseline:
-        if isinstance(task, MultipleChoice):
-            return fit_choice_at(task, samples, strength, config)
-        assert isinstance(task, Classification)
-        return _fit_at(task, samples, strength, config)
-
-    tried: list[tuple[float, dict[str, float]]] = []
-    for strength in config.strengths:
-        model = fit_at(train, strength)
-        tried.append((strength, task.score([s.gold for s in valid], model.answers(valid))))
-    sign = 1 if task.higher_is_better else -1
-    strength, scores = max(tried, key=lambda pair: sign * pair[1][task.metric])  # the first of equals
-    return fit_at([*train, *valid], strength), scores
+    if isinstance(task, MultipleChoice):
+        return fit_choice_at(task, samples, strength, config)
+    assert isinstance(task, Classification)
+    return _fit_at(task, samples, strength, config)
 
 
 def _fit_at(task: Classification, samples: Sequence[Sample], strength: float, config: TfIdfConfig) -> TfIdf:
