@@ -263,8 +263,8 @@ def _train(
         history = [{"strength": one.strength, "scores": one.scores} for one in tries]
         return tfidf.fit_at(task, [*train, *valid], best.strength, config), best.scores, history, best.answers
     if setting.contender.method == "unigram":
-        counted, scores = unigram.fit(task, train, valid)
-        return counted, scores, [], unigram.counted(task, train).answers(valid)
+        found = unigram.fit(task, train, valid)
+        return found.model, found.scores, [], found.answers
     recipe = build(Recipe, setting.recipe, "recipe", TABLES)  # type: ignore[type-abstract]
     fitting = update(Fitting(seed=cell.seed, quiet=True), setting.fitting, "fitting")
     trained, fitted = finetune(_start(cell), task, recipe, train, valid, fitting)
