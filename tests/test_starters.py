@@ -67,7 +67,7 @@ def only(site: Path):  # what else is installed must not matter
 
 def run(*arguments: str) -> str:
     result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 0, (result.output, result.exception)
     return result.output
 
 
