@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pretune.errors import UserError, choose
 from pretune.training.averaging import unwrapped
 from pretune.training.checkpoints import Checkpoint, Checkpoints, State
-from pretune.training.devices import from_first, prepare, share_buffers, together
+from pretune.training.devices import forget, from_first, prepare, share_buffers, together
 from pretune.training.fitting import Fitting
 from pretune.training.interrupts import Interrupted, Interrupts
 from pretune.training.losses import Losses
@@ -82,6 +82,8 @@ class Run:
         state, saved = self.state, self.saved
         stage.thaw(self.model)
         stage.train(self.model)
+        if state.stage:
+            forget(self.crew)
         self.shell, self.optimizer = prepare(self.crew, self.model, stage)
         if saved and state.stage_step:
             self.optimizer.load_state_dict(saved.optimizer)
