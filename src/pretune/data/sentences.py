@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from pretune.data.lexicon import ABBREVIATIONS
+from pretune.data.samples import Span
 
 CLOSING: Final = "\"'”’»)\\]」』）》"
 # An end mark with what closes after it, and the space after that (none in Chinese); or a blank line.
@@ -35,6 +36,16 @@ def sentences(text: str) -> Iterator[str]:
         start = end
     if sentence := text[start:].strip():
         yield sentence
+
+
+def sentence_spans(text: str) -> tuple[Span, ...]:
+    """Where the sentences of a text are."""
+    found, at = [], 0
+    for sentence in sentences(text):
+        start = text.index(sentence, at)
+        at = start + len(sentence)
+        found.append(Span(start, at))
+    return tuple(found)
 
 
 def _abbreviated(text: str, stop: int) -> bool:

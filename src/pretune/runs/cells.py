@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from pretune.data.samples import Sample
 from pretune.data.splits import split, subsample, without_leaks
 from pretune.runs.asked import ASKED
-from pretune.runs.comparison import BASELINES, Contender, Row
+from pretune.runs.baselines import BASELINES
+from pretune.runs.comparison import Contender, Row
 from pretune.runs.files import write_json
 from pretune.runs.guests import METHOD as GUEST
 
@@ -251,7 +252,7 @@ def _train(
     """Also the answers on `valid` of a baseline before it learned those too; else None."""
     from pretune.config import build, update
     from pretune.recipes.base import Recipe
-    from pretune.runs import tfidf, unigram
+    from pretune.runs import tfidf
     from pretune.runs.run import TABLES, finetune
     from pretune.training.loop import Fitting
 
@@ -262,8 +263,8 @@ def _train(
         best = tfidf.best_of(task, tries)
         history = [{"strength": one.strength, "scores": one.scores} for one in tries]
         return tfidf.fit_at(task, [*train, *valid], best.strength, config), best.scores, history, best.answers
-    if setting.contender.method == "unigram":
-        found = unigram.fit(task, train, valid)
+    if setting.contender.method in BASELINES:
+        found = import_module(BASELINES[setting.contender.method].module).fit(task, train, valid)
         return found.model, found.scores, [], found.answers
     recipe = build(Recipe, setting.recipe, "recipe", TABLES)  # type: ignore[type-abstract]
     fitting = update(Fitting(seed=cell.seed, quiet=True), setting.fitting, "fitting")

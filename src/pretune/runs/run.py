@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pretune.recipes import NAMES, RECIPES, VARIANTS
 from pretune.recipes.base import Recipe, auxiliary
 from pretune.recipes.full import Full
 from pretune.recipes.variants import meant
+from pretune.runs.baselines import BASELINES
 from pretune.runs.folders import read_config
 from pretune.runs.guests import resolved
 from pretune.runs.measure import Measure, command, versions
@@ -281,14 +283,9 @@ def load_trained(folder: Path) -> Trained:
         raise UserError(f"{folder} knows no task yet; `pretune finetune … --from {folder}` teaches one")
     if config["kind"] == "model":
         return load_model(folder, config)
-    if config["kind"] == "tfidf":
-        from pretune.runs import tfidf
-
-        return tfidf.load(folder)
-    if config["kind"] == "unigram":
-        from pretune.runs import unigram
-
-        return unigram.load(folder)
+    if config["kind"] in BASELINES:
+        baseline: Trained = import_module(BASELINES[config["kind"]].module).load(folder)
+        return baseline
     if config["kind"] == "ensemble":
         members = {path.name: load_trained(path) for path in member_folders(folder, config)}
         models = {name: model for name, model in members.items() if isinstance(model, TrainedModel)}

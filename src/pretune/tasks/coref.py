@@ -19,7 +19,7 @@ from pretune.data.documents import Clusters, in_order
 from pretune.data.rows import Codec, Row
 from pretune.data.samples import Part, Sample, Span
 from pretune.data.segment import Segmenter, guess_language, segmenter
-from pretune.data.sentences import sentences
+from pretune.data.sentences import sentence_spans
 from pretune.encoder import Encoder
 from pretune.errors import UsageError, UserError, choose
 from pretune.metrics.classification import LabelScores
@@ -185,9 +185,8 @@ class Coref(Task):
             words = self.words_of(sample)
             for cluster in _checked(sample):
                 clusters += 1
-                for start, end in cluster:
-                    first = bisect_right(words, start, key=lambda word: word.end)
-                    last = bisect_left(words, end, key=lambda word: word.start) - 1
+                for mention in cluster:
+                    first, last = words_under(words, mention)
                     if first <= last:
                         found.setdefault((before + first, before + last), clusters)
             before += len(words)
@@ -244,6 +243,12 @@ class Coref(Task):
         }
 
 
+def words_under(words: Sequence[Span], mention: Span) -> Range:
+    """The first and the last word that share characters with a mention; there is none where last < first."""
+    first = bisect_right(words, mention[0], key=lambda word: word.end)
+    return first, bisect_left(words, mention[1], key=lambda word: word.start) - 1
+
+
 def _checked(sample: Sample) -> Clusters:
     """Its clusters, each mention within the text."""
     length = len(sample.parts[0].text)
@@ -272,10 +277,4 @@ def _found_words(language: str, name: str | None, text: str) -> tuple[Span, ...]
 
 @lru_cache(maxsize=256)
 def _found_sentences(text: str) -> tuple[Span, ...]:
-    """Where the sentences of a text are."""
-    found, at = [], 0
-    for sentence in sentences(text):
-        start = text.index(sentence, at)
-        at = start + len(sentence)
-        found.append(Span(start, at))
-    return tuple(found)
+    return sentence_spans(text)
