@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pretune.layers.bidirectional import over_tokens
+
 LOW = -1e30  # a score that no softmax gives a share; finite, so that rows of them have a gradient
 
 
@@ -62,14 +64,7 @@ class BiGRU(nn.Module):
         self.gru = nn.GRU(width, hidden, batch_first=True, bidirectional=True)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:  # (N, T, D), (N, T) -> (N, T, 2H)
-        with torch.autocast(x.device.type, enabled=False):  # most CPUs have no GRU in half precision
-            packed = nn.utils.rnn.pack_padded_sequence(
-                x.float(), mask.sum(1).cpu(), batch_first=True, enforce_sorted=False
-            )
-            output, _ = nn.utils.rnn.pad_packed_sequence(
-                self.gru(packed)[0], batch_first=True, total_length=x.shape[1]
-            )
-        return output
+        return over_tokens(self.gru, x, mask)
 
 
 class SharedDropout(nn.Module):

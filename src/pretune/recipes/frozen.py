@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pretune.encoder import Encoded, Encoder, Purpose
 from pretune.errors import UsageError
+from pretune.layers.bidirectional import over_tokens
 from pretune.layers.scalar_mix import ScalarMix
 from pretune.recipes.beside import VECTORS, Vectors
 from pretune.recipes.characters import TokenCharacters
@@ -125,7 +126,7 @@ class FrozenFeatures(Encoder):
             return replace(inner, layers=inner.layers[-1:])
         top = torch.cat(parts, -1)  # (N, T, D)
         if self.bilstm is not None:
-            top = _recur(self.bilstm, top, inner.mask)  # (N, T, 2H) h
+            top = over_tokens(self.bilstm, top, inner.mask)  # (N, T, 2H) h
         if self.output_mix is not None:
             mixed = self.dropout(self.output_mix(inner.layers, inner.mask))  # ELMo'
             top = torch.cat([top, mixed], -1)  # (N, T, 2H + D)
@@ -171,18 +172,6 @@ def _mixed(encoder: Encoder, last: int | None) -> list[int]:
     if last is not None and last > len(found):
         raise UsageError(f"recipe.mix_last is {last}; this encoder has {len(found)} layers to mix")
     return found if last is None else found[-last:]
-
-
-def _recur(lstm: nn.LSTM, x: Tensor, mask: Tensor) -> Tensor:
-    """A BiLSTM over real tokens only, zero at padding."""
-    with torch.autocast(x.device.type, enabled=False):  # LSTMs fail in bfloat16 on most CPUs
-        packed = nn.utils.rnn.pack_padded_sequence(
-            x.float(), mask.sum(1).cpu(), batch_first=True, enforce_sorted=False
-        )
-        output, _ = nn.utils.rnn.pad_packed_sequence(
-            lstm(packed)[0], batch_first=True, total_length=x.shape[1]
-        )
-    return output  # (N, T, 2H)
 
 
 def _mean(x: Tensor, mask: Tensor) -> Tensor:

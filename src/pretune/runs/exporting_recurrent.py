@@ -82,7 +82,7 @@ def _check(folder: Path, trained: TrainedModel) -> None:
     task, recipe, rather = trained.task, trained.recipe, "; export the folder that it started from"
     if not isinstance(task, Classification):
         raise UserError(f"{folder}: only classifiers can be exported with their heads{rather}")
-    if task.pair == "siamese":
+    if task.apart:
         raise UserError(f"{folder}: its head compares two texts that are read alone (task.pair){rather}")
     if task.orders == "both":
         raise UserError(f"{folder}: its head reads pairs both ways (task.orders){rather}")

@@ -132,7 +132,7 @@ def linear_head(exported: Exported) -> LinearHead | None:
         raise UserError(f"{folder}: only classifiers can be exported with their heads{rather}")
     for what, wrong in (
         ("has several layers (task.head_kind)", task.head_kind != "linear"),
-        ("compares two texts (task.pair)", task.pair == "siamese"),
+        ("compares two texts (task.pair)", task.apart),
         ("keeps numbers in a range (task.y_range)", task.y_range is not None),
         ("takes the mean of levels (task.levels)", task.levels is not None),
         ("reads pairs both ways (task.orders)", task.orders == "both"),

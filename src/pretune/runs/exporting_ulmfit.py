@@ -21,6 +21,7 @@ from pretune.runs.run import load_start, load_trained
 from pretune.runs.starts import Start, member_folders
 from pretune.runs.trained import TrainedModel
 from pretune.tasks.classification import Classification
+from pretune.tasks.head_kinds import READERS
 from pretune.tasks.summary_head import ClassificationHead
 
 SHORT = {"forward": "fwd", "backward": "bwd"}
@@ -92,7 +93,8 @@ def _classifier(trained: TrainedModel, folder: Path, out: Path) -> list[str]:
             "started from"
         )
     for what, wrong in (
-        ("compares two texts (task.pair)", task.pair == "siamese"),
+        ("reads the vectors of tokens (task.head_kind)", task.head_kind in READERS),
+        ("compares two texts (task.pair)", task.apart),
         ("reads pairs both ways (task.orders)", task.orders == "both"),
         ("takes the mean of levels (task.levels)", task.levels is not None),
     ):

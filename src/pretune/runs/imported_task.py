@@ -9,6 +9,7 @@ from pretune.config import build
 from pretune.errors import UsageError
 from pretune.runs.published import Published
 from pretune.tasks.classification import Classification, Kind
+from pretune.tasks.head_kinds import READERS
 
 
 def classification_of(
@@ -43,7 +44,9 @@ def classification_of(
         _check_labels(labels, outputs, settings["kind"])
         settings["labels"] = labels
     task = build(Classification, settings, "task")
-    if task.pair == "siamese":
+    if task.head_kind in READERS:
+        raise UsageError(f"task.head_kind is {task.head_kind}, which no published head is; leave it out")
+    if task.apart:
         raise UsageError("task.pair=siamese compares two texts, which no published head does; leave it out")
     what = "a number" if task.kind == "number" else f"{outputs} labels: {', '.join(labels[:8])}"
     return task, [f"a classifier of {what}", *notes]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import fsum, inf, isfinite, sqrt
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from pretune.metrics.classification import LabelScores, accuracy, by_label, macr
 from pretune.metrics.regression import mae, pearson, rmse, spearman
 from pretune.tasks.balance import class_weights, in_order_of, positive_weights
 from pretune.tasks.base import Answer, Scores, Task
+from pretune.tasks.head_kinds import HeadKind, check_head, dropouts_of, reads_apart, said, widths_of
 from pretune.tasks.pairs import rows_of_pairs, sides
 from pretune.tasks.similarity import Orders, expected_level, rows_of_orders, shares_of_levels
 from pretune.tasks.summary_head import ClassificationHead, SummaryNorm, by_owner
@@ -46,23 +47,34 @@ class Classification(Task):
     kind: Kind = "one"
     labels: tuple[str, ...] = ()
     """The labels in the order of the scores; none for numbers."""
-    pair: Literal["joined", "siamese"] = "joined"
+    pair: Literal["joined", "siamese"] | None = None
     """How two texts are read: joined, one after the other; siamese: each alone, and the head sees both
-    summaries u and v as [u; v; |u - v|; u * v] (Conneau et al. 2017, section 3.1)."""
+    summaries u and v as [u; v; |u - v|; u * v] (Conneau et al. 2017, section 3.1). None: joined, but siamese
+    by `esim`, and by `bcn` where all training samples are pairs; these two compare the texts themselves."""
     orders: Orders = "method"
     """Of joined pairs. both: each is read both ways, so that the answer is the same whichever text comes
     first; given: as it came; method: numbers as the method's paper has it, which for GPT is both, labels as
     they came."""
     of_rows: Literal["mean", "sum"] = "mean"
     """What stands for a sample of several rows: GPT adds those of both orders (section 3.3)."""
-    head_kind: Literal["linear", "two_layer"] = "linear"
-    """`linear` as in GPT and BERT, or the two blocks with batch norm of ULMFiT (section 3.3)."""
-    hidden: int | tuple[int, ...] = 50
-    """Width between the two layers of `two_layer`; several make as many more layers, none a single one."""
-    dropout: float | tuple[float, ...] = 0.1
-    """Dropout before each layer but the first of `two_layer`, or of each; before the only one of `linear`."""
+    head_kind: HeadKind = "linear"
+    """`linear` as in GPT and BERT, or the two blocks with batch norm of ULMFiT (section 3.3); or a task model
+    over the vectors of tokens, for the recipe features: `bcn` of a text or a pair (McCann et al. 2017,
+    section 5), `esim` of a pair (Chen et al. 2017), to which ELMo was added."""
+    hidden: int | tuple[int, ...] | None = None
+    """Width between the two layers of `two_layer`, None: 50; several make as many more layers, none a single
+    one. Of `bcn` and `esim` the units a direction of their BiLSTMs, None: 300."""
+    dropout: float | tuple[float, ...] | None = None
+    """Dropout before each layer but the first of `two_layer`, or of each; before the only one of `linear`;
+    None: 0.1. Of `esim` one number, None: 0.5. Of `bcn` one or four, None: 0.25 on its first layer, 0.1 on
+    the pooled vector, 0.2 and 0.3 on the two maxout layers."""
     summary_dropout: float = 0.4
     """Dropout before the first layer of `two_layer`."""
+    maxout: int = 4
+    """Linear functions of which an output of a maxout layer of `bcn` is the largest."""
+    bilstm: bool = True
+    """Whether `bcn` and `esim` begin with a BiLSTM of their own; false where `recipe.bilstm` has read
+    already, so that ELMo's second mix may stand beside its states (`recipe.placement=both`)."""
     label_smoothing: float = 0.0
     """Share of the gold that is spread evenly over all labels; MultiFiT took 0.1."""
     class_weights: Literal["balanced"] | dict[str, float] | None = None
@@ -82,32 +94,9 @@ class Classification(Task):
     """Standard deviation of the training numbers."""
 
     def __post_init__(self) -> None:
-        self._check_head()
+        check_head(self)
         self._check_kind()
         self._check_numbers()
-
-    def _check_head(self) -> None:
-        widths = (self.hidden,) if isinstance(self.hidden, int) else self.hidden
-        for name, possible in (
-            ("pair", ("joined", "siamese")),
-            ("orders", get_args(Orders)),
-            ("of_rows", ("mean", "sum")),
-        ):
-            if getattr(self, name) not in possible:
-                raise choose(f"task.{name}", getattr(self, name), possible)
-        if self.pair == "siamese" and self.orders == "both":
-            raise UsageError("task.pair is siamese, which reads no text after another; leave task.orders out")
-        if any(width < 1 for width in widths):
-            raise UsageError(f"task.hidden is {_said(self.hidden)}; it must be at least 1")
-        each = self.dropout if isinstance(self.dropout, tuple) else (self.dropout,)
-        for name, values in (("dropout", each), ("summary_dropout", (self.summary_dropout,))):
-            if not all(0 <= p < 1 for p in values):
-                raise UsageError(f"task.{name} is {_said(getattr(self, name))}; it must be from 0 to below 1")
-        wanted = len(widths) if self.head_kind == "two_layer" else 1
-        if isinstance(self.dropout, tuple) and len(self.dropout) != wanted:
-            raise UsageError(
-                f"task.dropout has {len(self.dropout)} numbers, but {wanted} layers have such a dropout"
-            )
 
     def _check_kind(self) -> None:
         """Options of another kind."""
@@ -136,12 +125,12 @@ class Classification(Task):
             isfinite(sum(self.y_range)) and self.y_range[0] < self.y_range[1]
         ):
             raise UsageError(
-                f"task.y_range is {_said(self.y_range)}; give the lowest number, then the highest"
+                f"task.y_range is {said(self.y_range)}; give the lowest number, then the highest"
             )
         if self.levels is not None and self.y_range is not None:
             raise UsageError("task.levels answer between the first and the last; leave task.y_range out")
         if self.levels is not None and not self.levels[0] < self.levels[1]:
-            raise UsageError(f"task.levels is {_said(self.levels)}; give the lowest, then the highest")
+            raise UsageError(f"task.levels is {said(self.levels)}; give the lowest, then the highest")
         if self.class_weights == "balanced" == self.sampling:
             raise UsageError(
                 "task.class_weights and task.sampling are both balanced, which counts rare labels twice; "
@@ -169,14 +158,18 @@ class Classification(Task):
         return cls(kind, labels, **options)
 
     def fitted_to(self, samples: Sequence[Sample]) -> Classification:
-        """With balanced weights as these training samples have them; their numbers must be in range."""
+        """With what training samples decide: balanced weights, and whether a BCN reads pairs. Their numbers
+        must be in range."""
         for name, ends in (("y_range", self.y_range), ("levels", self.levels)):
             for sample in samples if ends is not None else ():
                 if ends is not None and not ends[0] <= sample.gold <= ends[1]:
                     raise UserError(
                         f"sample {sample.key!r} has the number {sample.gold:g}, outside task.{name} "
-                        f"{_said(ends)}"
+                        f"{said(ends)}"
                     )
+        pairs = all(len(sample.parts) == 2 for sample in samples)
+        if self.head_kind == "bcn" and self.pair is None and pairs and self.orders != "both":
+            return replace(self, pair="siamese").fitted_to(samples)
         if self.class_weights != "balanced":
             return self
         weigh = class_weights if self.kind == "one" else positive_weights
@@ -186,14 +179,17 @@ class Classification(Task):
         return [sample.gold for sample in samples] if self.sampling == "balanced" else None
 
     def widths(self) -> tuple[int, ...]:
-        """Between the layers of `two_layer`."""
-        return (self.hidden,) if isinstance(self.hidden, int) else self.hidden
+        """Between the layers of `two_layer`; of `bcn` and `esim` the units of a BiLSTM."""
+        return widths_of(self.head_kind, self.hidden)
 
     def dropouts(self) -> tuple[float, ...]:
-        """Before each layer but the first of `two_layer`; before the only one of `linear`."""
-        if isinstance(self.dropout, tuple):
-            return self.dropout
-        return (self.dropout,) * (len(self.widths()) if self.head_kind == "two_layer" else 1)
+        """Of each place that has one, but `summary_dropout`."""
+        return dropouts_of(self.head_kind, self.dropout, len(self.widths()))
+
+    @property
+    def apart(self) -> bool:
+        """Whether the texts of a pair are read each alone."""
+        return self.pair == "siamese" or (self.pair is None and self.head_kind == "esim")
 
     def weight_of_labels(self) -> Tensor | None:  # (C,)
         """None while they are not known."""
@@ -220,14 +216,14 @@ class Classification(Task):
         return METRICS[self.kind]
 
     def rows(self, codec: Codec, samples: Sequence[Sample]) -> list[list[Row]]:
-        if self.pair == "siamese":
-            return rows_of_pairs(codec, samples)
+        if self.apart:
+            return rows_of_pairs(codec, samples, reads_apart(self))
         if self.orders == "both" or (self.orders == "method" and self.kind == "number"):
             return rows_of_orders(codec, samples, self.orders == "both")
         return codec.encode([sample.parts for sample in samples])
 
     def given(self, samples: Sequence[Sample], rows: Sequence[Sequence[Row]]) -> dict[str, Tensor]:
-        return {"side": sides(rows)} if self.pair == "siamese" else {}  # (N,)
+        return {"side": sides(rows)} if self.apart else {}  # (N,)
 
     def gold(self, samples: Sequence[Sample], rows: Sequence[Sequence[Row]]) -> dict[str, Tensor]:
         """`label` (B,), `labels` (B, C) of 0 and 1, `value` (B,) standardised, `shares` (B, C) of levels."""
@@ -253,7 +249,7 @@ class Classification(Task):
         return place[label]
 
     def head(self, encoder: Encoder) -> ClassificationHead:
-        return ClassificationHead(self, encoder.summary_width)
+        return ClassificationHead(self, encoder.summary_width, encoder.width)
 
     def decode(
         self, scores: Scores, samples: Sequence[Sample], rows: Sequence[Sequence[Row]]
@@ -302,8 +298,3 @@ class Classification(Task):
             return {}
         said = [answer.label if self.kind == "one" else answer.labels for answer in answers]
         return by_label(golds, said, self.labels)
-
-
-def _said(value: Any) -> Any:
-    """As a user writes it."""
-    return list(value) if isinstance(value, tuple) else value

@@ -14,13 +14,16 @@ from pretune.errors import UserError
 from pretune.tensors.batch import Batch
 
 
-def rows_of_pairs(codec: Codec, samples: Sequence[Sample]) -> list[list[Row]]:
-    """The rows of the first text, then those of the second: each as if it were a sample."""
+def rows_of_pairs(codec: Codec, samples: Sequence[Sample], why: str) -> list[list[Row]]:
+    """The rows of the first text, then those of the second: each as if it were a sample.
+
+    `why` says what asked for two texts, such as "task.pair is siamese".
+    """
     for sample in samples:
         if len(sample.parts) != 2:
             raise UserError(
                 f"sample {sample.key!r} has {len(sample.parts)} text{'s' * (len(sample.parts) != 1)}; "
-                "task.pair is siamese, which compares two"
+                f"{why}, which compares two"
             )
     read = codec.encode([(part,) for sample in samples for part in sample.parts])
     return [
@@ -44,6 +47,15 @@ def sides(rows: Sequence[Sequence[Row]]) -> Tensor:
         for place, row in enumerate(of_sample):
             found.append(next((part for part in row.part if part >= 0), min(place, 1)))
     return torch.tensor(found)
+
+
+def rows_by_side(batch: Batch) -> Tensor:
+    """The row of each sample's first text, then of its second, (2, B)."""
+    place = 2 * batch.owner + batch.given["side"]  # (N,)
+    rows = place.argsort(stable=True)  # (N,)
+    if not torch.equal(place[rows], torch.arange(2 * batch.samples, device=place.device)):
+        raise UserError("this head compares two texts of one row each; the codec has read some in more")
+    return rows.view(-1, 2).t()
 
 
 def compared(summary: Tensor, batch: Batch) -> Tensor:

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from pretune.encoder import Encoded
 from pretune.errors import UserError
 from pretune.tasks.base import Head, Scores
+from pretune.tasks.bcn import BCN
+from pretune.tasks.esim import ESIM
 from pretune.tasks.pairs import compared
 from pretune.tensors.batch import Batch
 
@@ -20,19 +22,25 @@ if TYPE_CHECKING:
 
 
 class ClassificationHead(Head):
-    """Summary -> logits (B, C); C is 1 for numbers, or how many levels they have."""
+    """Summary -> logits (B, C); C is 1 for numbers, or how many levels they have.
 
-    def __init__(self, task: Classification, summary_width: int) -> None:
+    The task models BCN and ESIM, where chosen, read the tokens' vectors instead.
+    """
+
+    def __init__(self, task: Classification, summary_width: int, width: int) -> None:
         super().__init__()
         self.kind, self.smoothing = task.kind, task.label_smoothing
         names = {"one": "label", "many": "labels", "number": "value" if task.levels is None else "shares"}
         self.gold = names[task.kind]
         self.balanced = task.class_weights == "balanced"
-        self.compares, self.adds = task.pair == "siamese", task.of_rows == "sum"
+        self.compares, self.adds = task.apart, task.of_rows == "sum"
         summary_width *= 4 if self.compares else 1
         outputs = task.outputs  # C
         layers: list[nn.Module]
-        if task.head_kind == "linear":
+        self.reader = _reader(task, width)
+        if self.reader is not None:
+            layers = self.reader.layers(outputs)
+        elif task.head_kind == "linear":
             layers = [nn.Dropout(task.dropouts()[0]), nn.Linear(summary_width, outputs)]
         else:
             layers = _blocks(
@@ -45,7 +53,10 @@ class ClassificationHead(Head):
         self.register_buffer("weights", task.weight_of_labels(), persistent=False)
 
     def forward(self, encoded: Encoded, batch: Batch) -> Scores:
-        if self.compares:
+        if self.reader is not None:
+            read = self.reader(encoded.layers[-1], batch)  # (N, ·) or, of pairs, (B, ·)
+            summary = read if self.compares else by_owner(read, batch, self.adds)
+        elif self.compares:
             summary = compared(encoded.summary, batch)  # (B, 4S)
         else:
             summary = by_owner(encoded.summary, batch, self.adds)  # (B, S)
@@ -79,6 +90,15 @@ class ClassificationHead(Head):
         """B; for many labels each of the B·C decisions."""
         gold = batch.gold[self.gold]
         return gold.numel() if self.kind == "many" else len(gold)
+
+
+def _reader(task: Classification, width: int) -> BCN | ESIM | None:
+    """The task model between vectors of `width` and the output, if one is asked for."""
+    if task.head_kind == "bcn":
+        return BCN(width, task.widths()[0], task.dropouts(), task.maxout, task.apart, task.bilstm)
+    if task.head_kind == "esim":
+        return ESIM(width, task.widths()[0], task.dropouts()[0], task.bilstm)
+    return None
 
 
 def _blocks(widths: tuple[int, ...], dropouts: tuple[float, ...]) -> list[nn.Module]:

@@ -24,7 +24,7 @@ WORDVECTORS = Method(
     adaptation=Word2Vec(start="encoder"),
     adopt=adopt,
     recipe=Full(lr=0.03, epochs=20),
-    task_options={"head_kind": "linear", "dropout": 0.1},
+    task_options={"head_kind": "linear"},
 )
 
 __all__ = [
