@@ -196,7 +196,7 @@ def finetune(
         asks.of(
             learn if prints["kind"] == "number" else [*learn, *check],
             prints["kind"],
-            **(one.method.task_options if asks.golds == "labels" else {}),
+            **{name: x for name, x in one.method.task_options.items() if name in asks.__dataclass_fields__},
         ),
         said["task"],
         "task",

@@ -28,7 +28,7 @@ class Sample:
     key: str
     parts: tuple[Part, ...]
     gold: Any = None  # the task's own answer type; None when predicting
-    marks: tuple[Span, ...] = ()  # in the first part: a predicate, a pronoun, the question after its context
+    marks: tuple[Span, ...] = ()  # what is pointed at: a predicate, a pronoun; in the first part as a rule
 
     @property
     def texts(self) -> tuple[str, ...]:

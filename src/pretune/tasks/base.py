@@ -72,9 +72,9 @@ class Head(nn.Module, ABC):
         """`loss`, and what logs show beside it where it is made of several: each summed as it is."""
         return self.loss(scores, batch), {}
 
-    @abstractmethod
     def targets(self, batch: Batch) -> int:
-        """How many targets the sum runs over, so that N batches of B weigh as one of N·B."""
+        """How many targets the sum runs over, so that N batches of B weigh as one of N·B: B, one a sample."""
+        return batch.samples
 
     def seen(self, scores: Scores, encoded: Encoded) -> Tensor:
         """The top layer (N, T, D) as this head used it, its own dropout included: what AR penalises."""
@@ -111,6 +111,14 @@ class Task(ABC):
 
     higher_is_better: bool = True
     golds: ClassVar[Golds] = "labels"  # what a labelled file says: of a text, of its words, of its choices
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample], kind: Any = None, **options: Any) -> Task:
+        """The task that these training samples ask; a field `labels` has their golds in order."""
+        if "labels" in getattr(cls, "__dataclass_fields__", {}):
+            golds = {sample.gold for sample in samples if sample.gold is not None}
+            options = {"labels": tuple(sorted(golds)), **options}
+        return cls(**options)
 
     def fitted_to(self, samples: Sequence[Sample]) -> Task:
         """The task with what it takes from the training samples beside their golds, such as weights."""
