@@ -19,16 +19,22 @@ NO_CONSENSUS: Final = "-"  # what SNLI, OCNLI and others write where annotators 
 FLAGS: Final = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
 
 
-def word_of(row: TableRow, cell: object) -> str | None:
-    """A cell as label, exactly as written; None where it is blank."""
+def word_of(row: TableRow, cell: object, column: str | None = None) -> str | None:
+    """A cell as label, exactly as written; None where it is blank. Errors say the `column`."""
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return None
     if isinstance(cell, dict | bytes):
         raise UserError(
-            f"{row.where}: the label is a {type(cell).__name__}; write a word, a number, or a list of words"
+            f"{row.where}: the label is a {type(cell).__name__}{in_column(column)}; write a word, a number, "
+            "or a list of words"
         )
     word = json.dumps(cell) if isinstance(cell, bool | int | float) else str(cell)
     return word if word.strip() else None
+
+
+def in_column(name: str | None) -> str:
+    """Where a cell stands, within a message."""
+    return "" if name is None else f" (column {shown(name)})"
 
 
 def read_golds(
@@ -54,10 +60,13 @@ def read_golds(
         return "many", [flagged(table, row, columns) for row in table.rows]
     if several:
         return "many", [separated(row, row.cells[columns[0]], separator) for row in table.rows]
-    words = [word_of(row, row.cells[columns[0]]) for row in table.rows]
+    column = table.columns[columns[0]]
+    words = [word_of(row, row.cells[columns[0]], column) for row in table.rows]
     kind = kind or guess_kind([word for word in words if word is not None])
     if kind == "number":
-        return kind, [None if w is None else number(row, w) for row, w in zip(table.rows, words, strict=True)]
+        return kind, [
+            None if w is None else number(row, w, column) for row, w in zip(table.rows, words, strict=True)
+        ]
     return "one", [None if word == NO_CONSENSUS else word for word in words] if undecided(words) else words
 
 
@@ -69,7 +78,7 @@ def undecided(words: Sequence[str | None]) -> bool:
 
 def flagged(table: Table, row: TableRow, columns: Sequence[int]) -> tuple[str, ...] | None:
     """The names of the columns that hold a 1; None if all are blank."""
-    words = [word_of(row, row.cells[c]) for c in columns]
+    words = [word_of(row, row.cells[c], table.columns[c]) for c in columns]
     if not any(words):
         return None
     for word, c in zip(words, columns, strict=True):
@@ -104,10 +113,11 @@ def guess_kind(words: Sequence[str]) -> LabelKind:
     return "number" if fractional or len(values) > 20 else "one"
 
 
-def number(row: TableRow, word: str) -> float:
+def number(row: TableRow, word: str, column: str) -> float:
     if not NUMBER.fullmatch(word) or not math.isfinite(value := float(word)):
         raise UserError(
-            f"{row.where}: label {shown(word)} is not a number; correct it, or give --kind one for classes"
+            f"{row.where}: label {shown(word)} is not a number{in_column(column)}; correct it, or give "
+            "--kind one for classes"
         )
     return value
 

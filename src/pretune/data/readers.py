@@ -12,7 +12,7 @@ from typing import Final
 from pretune.data.columns import choose_columns
 from pretune.data.files import check_exists, listed, read_text, shown, suffix
 from pretune.data.folders import read_folder
-from pretune.data.golds import NO_CONSENSUS, LabelKind, label_notes, read_golds
+from pretune.data.golds import NO_CONSENSUS, LabelKind, in_column, label_notes, read_golds
 from pretune.data.jsonlines import read_jsonl
 from pretune.data.parquet import read_parquet
 from pretune.data.samples import Part, Sample
@@ -129,7 +129,7 @@ def from_table(
     """The samples of a table, as `read_samples` makes them of a file."""
     columns = choose_columns(table, text, label, labelled)
     notes = [*table.notes, *columns.notes]
-    texts = [tuple(text_of(row, c) for c in columns.texts) for row in table.rows]
+    texts = [tuple(text_of(row, c, table.columns[c]) for c in columns.texts) for row in table.rows]
     if labelled:
         kind, golds = read_golds(table, columns.labels, kind, label_separator)
         blank = [not any(part.strip() for part in parts) for parts in texts]
@@ -159,8 +159,8 @@ def from_table(
     )
 
 
-def text_of(row: TableRow, column: int) -> str:
-    """A cell as text; what JSON or Parquet leaves out is blank, numbers are spelled."""
+def text_of(row: TableRow, column: int, name: str | None = None) -> str:
+    """A cell as text; what JSON or Parquet leaves out is blank, numbers are spelled. Errors say `name`."""
     cell = row.cells[column]
     if isinstance(cell, str):
         return cell
@@ -169,7 +169,8 @@ def text_of(row: TableRow, column: int) -> str:
     if isinstance(cell, bool | int | float):
         return json.dumps(cell)
     raise UserError(
-        f"{row.where}: the text is a {type(cell).__name__}; write it as one string, or choose with --text"
+        f"{row.where}: the text is a {type(cell).__name__}{in_column(name)}; write it as one string, "
+        "or choose with --text"
     )
 
 
