@@ -42,8 +42,8 @@ class BCN(nn.Module):
         self.width = 8 * hidden * texts
 
     def layers(self, outputs: int) -> list[nn.Module]:
-        """Three maxout layers, half as wide each time; without the batch norm that McCann et al. have there, as
-        in AllenNLP's model."""
+        """Three maxout layers, half as wide each time; without the batch norm that McCann et al. have there,
+        as in AllenNLP's model."""
         widths = (self.width, self.width // 2, self.width // 4, outputs)
         found: list[nn.Module] = []
         for (width_in, width), p in zip(pairwise(widths), self.dropouts[1:], strict=True):
