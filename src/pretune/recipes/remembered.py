@@ -71,8 +71,9 @@ def remembering(encoder: FrozenFeatures, task: Task, codec: Codec, asked: Sequen
     resumed run finds the same numbers to the bit. Against reading each batch as it comes they differ by
     rounding alone, since a row's output never depends on its batch.
     """
-    samples = [sample for some, _ in asked for sample in some]
-    rows = [of_sample for _, some in asked for of_sample in some]
+    pairs = [pair for samples_and_rows in asked for pair in zip(*samples_and_rows, strict=True)]
+    pieces = [(sample, piece) for sample, of_sample in pairs for piece in task.pieces(of_sample)]
+    samples, rows = [sample for sample, _ in pieces], [piece for _, piece in pieces]
     lengths = {key(row): len(row) for of_sample in rows for row in of_sample}
     depth, inner = len(encoder.mixed), encoder.encoder
     kept = Layers(

@@ -25,8 +25,8 @@ from pretune.runs.files import write_json
 from pretune.runs.folders import CONFIG, FORMAT, WEIGHTS, load_weights, save_weights, write_folder, write_run
 from pretune.runs.starts import Start, describe, empty_start
 from pretune.tasks import TASKS
-from pretune.tasks.base import Answer, Task
-from pretune.tensors.lengths import answer_batches, padded_tokens
+from pretune.tasks.base import Answer, Scores, Task
+from pretune.tensors.lengths import TOKENS, answer_batches, padded_tokens
 from pretune.training.model import Model
 from pretune.training.sources import task_batch
 
@@ -178,12 +178,20 @@ def answer(
 ) -> list[Answer]:
     """Answers in the order of `samples`, worked out in batches of like length."""
     found: dict[int, Answer] = {}
-    device = next(model.parameters()).device
+    device, most = next(model.parameters()).device, task.tokens_at_once or TOKENS
+
+    def scores_of(some: Sequence[Sample], their_rows: Sequence[list[Row]]) -> Scores:
+        batch = task_batch(task, codec, some, their_rows, gold=False).to(device)
+        return {name: x.cpu() for name, x in model(batch).scores.items()}
+
     with evaluating(model), torch.no_grad():
-        for wanted in answer_batches([padded_tokens(of_sample) for of_sample in rows], batch_size):
+        for wanted in answer_batches([padded_tokens(of_sample) for of_sample in rows], batch_size, most):
             some, their_rows = [samples[i] for i in wanted], [rows[i] for i in wanted]
-            batch = task_batch(task, codec, some, their_rows, gold=False).to(device)
-            scores = {name: x.cpu() for name, x in model(batch).scores.items()}
+            pieces = task.pieces(their_rows[0]) if len(some) == 1 else []
+            if len(pieces) > 1:
+                scores = task.together([scores_of(some, [piece]) for piece in pieces], pieces)
+            else:
+                scores = scores_of(some, their_rows)
             found |= zip(wanted, task.decode(scores, some, their_rows), strict=True)
     return [found[i] for i in range(len(samples))]
 

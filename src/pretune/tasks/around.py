@@ -22,6 +22,7 @@ class Around(Task):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "higher_is_better", self.task.higher_is_better)
+        object.__setattr__(self, "tokens_at_once", self.task.tokens_at_once)
 
     @property
     def metric(self) -> str:
@@ -49,6 +50,12 @@ class Around(Task):
         self, scores: Scores, samples: Sequence[Sample], rows: Sequence[Sequence[Row]]
     ) -> list[Answer]:
         return self.task.decode(scores, samples, rows)
+
+    def pieces(self, rows: Sequence[Row]) -> list[list[Row]]:
+        return self.task.pieces(rows)
+
+    def together(self, scores: Sequence[Scores], pieces: Sequence[Sequence[Row]]) -> Scores:
+        return self.task.together(scores, pieces)
 
     def score(self, golds: Sequence[Any], answers: Sequence[Answer]) -> dict[str, float]:
         return self.task.score(golds, answers)

@@ -110,6 +110,7 @@ class Task(ABC):
         """The name, in `score`'s answer, of the figure that models are chosen by."""
 
     higher_is_better: bool = True
+    tokens_at_once: int | None = None  # most of what is read together, padding included; None: any number
     golds: ClassVar[Golds] = "labels"  # what a labelled file says: of a text, of its words, of its choices
 
     @classmethod
@@ -147,6 +148,15 @@ class Task(ABC):
     def decode(
         self, scores: Scores, samples: Sequence[Sample], rows: Sequence[Sequence[Row]]
     ) -> list[Answer]: ...
+
+    def pieces(self, rows: Sequence[Row]) -> list[list[Row]]:
+        """A sample's rows, a few at a time where `together` makes their scores those of the sample."""
+        return [list(rows)]
+
+    def together(self, scores: Sequence[Scores], pieces: Sequence[Sequence[Row]]) -> Scores:
+        """The scores of a sample from those of its `pieces`."""
+        (whole,) = scores
+        return whole
 
     @abstractmethod
     def score(self, golds: Sequence[Any], answers: Sequence[Answer]) -> dict[str, float]: ...

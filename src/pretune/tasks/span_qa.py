@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from pretune.data.alignment import tokens_of
 from pretune.data.rows import Codec, Row
@@ -18,6 +19,7 @@ from pretune.data.segment import guess_language
 from pretune.data.span_answers import SpanAnswer
 from pretune.encoder import Encoder
 from pretune.errors import UsageError, UserError, choose
+from pretune.layers.biattention import LOW
 from pretune.metrics.span_qa import Scorer, best_of, best_threshold, cmrc, squad
 from pretune.tasks.base import Answer, Golds, Scores, Task
 from pretune.tasks.passages import PASSAGE, Windows, candidates
@@ -65,6 +67,10 @@ class SpanQA(Task):
     """Tokens of a question that are read where rows are limited, at most half the row."""
     max_answer: int = 30
     """Most tokens of an answer."""
+    tokens_at_once: int = 1 << 14
+    """Tokens of windows that are read at once, padding included, which bounds the memory. A batch that learns
+    from more does so in parts whose gradients add up; all windows of one question stay together. A question
+    with more is answered in parts whose scores are put together."""
     n_best: int = 20
     """How many guesses are kept, and share the probability."""
     hidden: int | None = None
@@ -80,7 +86,7 @@ class SpanQA(Task):
             raise choose("task.model", self.model, get_args(Reader))
         if not 0 <= self.dropout < 1:
             raise UsageError(f"task.dropout is {self.dropout}; it must be from 0 to below 1")
-        for name in ("stride", "max_question", "max_answer", "n_best", "hidden"):
+        for name in ("stride", "max_question", "max_answer", "n_best", "hidden", "tokens_at_once"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"task.{name} is {getattr(self, name)}; it must be at least 1")
         if self.hidden is not None and self.model != "bidaf":
@@ -144,6 +150,24 @@ class SpanQA(Task):
     def head(self, encoder: Encoder) -> SpanHead:
         hidden = (self.hidden or 90) if self.model == "bidaf" else None
         return SpanHead(encoder.width, encoder.summary_width, hidden, self.dropout, self.no_answer)
+
+    def pieces(self, rows: Sequence[Row]) -> list[list[Row]]:
+        """Some windows at a time; each time with the question where that is a row of its own."""
+        asks = list(rows[: self.model == "bidaf"])
+        windows = rows[len(asks) :]
+        room = max(1, self.tokens_at_once // max(map(len, rows)) - len(asks))
+        return [[*asks, *windows[k : k + room]] for k in range(0, len(windows), room)]
+
+    def together(self, scores: Sequence[Scores], pieces: Sequence[Sequence[Row]]) -> Scores:
+        """Tokens of one window after another; no answer as it scores in the window that has most of one."""
+        longest = max(len(row) for piece in pieces for row in piece)  # T
+        found = {}
+        for name in ("start", "end"):
+            each = [F.pad(x[name], (0, longest - x[name].shape[1]), value=LOW) for x in scores]
+            found[name] = torch.cat([each[0], *(x[self.model == "bidaf" :] for x in each[1:])])  # (N, T)
+        if self.no_answer:
+            found["null"] = torch.stack([x["null"] for x in scores]).amin(0)  # (1,)
+        return found
 
     def decode(
         self, scores: Scores, samples: Sequence[Sample], rows: Sequence[Sequence[Row]]

@@ -43,6 +43,18 @@ def padded_tokens(rows: Sequence[Sized]) -> int:
     return len(rows) * max(map(len, rows))
 
 
+def neighbours_within(rows: Sequence[Sequence[Sized]], tokens: int) -> list[range]:
+    """Neighbouring samples together, as many as `tokens` hold, padding included; one alone that has more."""
+    found: list[range] = []
+    count = longest = start = 0
+    for i, of_sample in enumerate(rows):
+        count, longest = count + len(of_sample), max(longest, *map(len, of_sample))
+        if i > start and count * longest > tokens:
+            found.append(range(start, i))
+            start, count, longest = i, len(of_sample), max(map(len, of_sample))
+    return [*found, range(start, len(rows))]
+
+
 def answer_batches(lengths: Sequence[int], batch_size: int, tokens: int = TOKENS) -> Iterator[list[int]]:
     """Indices, longest first, in batches that a few very long texts cannot make huge."""
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])

@@ -19,7 +19,7 @@ from pretune.training.loop import train_step
 from pretune.training.model import Model
 from pretune.training.progress import progress
 from pretune.training.run import Run
-from pretune.training.sources import Source, own_world, step_keys
+from pretune.training.sources import Source, batches_of, own_world, step_keys
 from pretune.training.stage import Group, Stage, left_as_found
 
 FIRST, LAST, STEPS = 1e-7, 10.0, 100  # as fastai's `lr_find`
@@ -142,7 +142,7 @@ def _tried(run: Run, stage: Stage, steps: int) -> tuple[list[float], list[float]
     for wanted in islice(step_keys(source, count(), 0, accumulate), steps):
         if wanted[0][1] == 0:
             run.carry = None  # an epoch begins
-        train_step(run, stage, [source.batch(epoch, step) for epoch, step in wanted], steps)
+        train_step(run, stage, batches_of(source, wanted), steps)
         run.losses.read()
         if run.losses.broken:
             break

@@ -16,7 +16,7 @@ from pretune.data.samples import Sample
 from pretune.errors import UserError
 from pretune.tasks.base import Task
 from pretune.tensors.batch import Batch, collate
-from pretune.tensors.lengths import count_batches, length_batches
+from pretune.tensors.lengths import count_batches, length_batches, neighbours_within
 from pretune.training.balanced import balanced
 
 Keys = list[tuple[int, int]]  # (epoch, step) of each batch of one optimizer step
@@ -87,7 +87,17 @@ class SampleSource:
         return count_batches(len(self.samples), self.batch_size * self.world, 2 * self.world)
 
     def batch(self, epoch: int, step: int) -> Batch:
-        wanted = self.wanted(epoch, step)
+        return self._of(self.wanted(epoch, step))
+
+    def parts(self, epoch: int, step: int) -> list[Batch]:
+        """The batch in parts with as many tokens as the task reads at once, or one sample that has more."""
+        wanted, most = self.wanted(epoch, step), self.task.tokens_at_once
+        if most is None:
+            return [self._of(wanted)]
+        parts = neighbours_within([self.rows[i] for i in wanted], most)
+        return [self._of([wanted[i] for i in part]) for part in parts]
+
+    def _of(self, wanted: Sequence[int]) -> Batch:
         samples, rows = [self.samples[i] for i in wanted], [self.rows[i] for i in wanted]
         return task_batch(self.task, self.codec, samples, rows, gold=True)
 
@@ -112,7 +122,14 @@ class _Batches(Dataset[list[Batch]]):
         self.source = source
 
     def __getitem__(self, keys: Keys) -> list[Batch]:
-        return [self.source.batch(epoch, step) for epoch, step in keys]
+        return batches_of(self.source, keys)
+
+
+def batches_of(source: Source, keys: Keys) -> list[Batch]:
+    """Those of one optimizer step, whose gradients add up whatever number of parts they come in."""
+    if isinstance(source, SampleSource):
+        return [part for epoch, step in keys for part in source.parts(epoch, step)]
+    return [source.batch(epoch, step) for epoch, step in keys]
 
 
 def optimizer_steps(source: Source, epoch: int, accumulate: int) -> int:
