@@ -39,11 +39,11 @@ def confusion(
         [{(x.start, x.end): x.kind for x in chunks(tags, scheme)} for tags in side]
         for side in (golds, answers)
     ]
-    return confusion_of(*sides, NONE)
+    return confusion_of(sides[0], sides[1], NONE)
 
 
 def confusion_of(
-    golds: Sequence[Mapping[Hashable, str]], answers: Sequence[Mapping[Hashable, str]], none: str
+    golds: Sequence[Mapping[H, str]], answers: Sequence[Mapping[H, str]], none: str
 ) -> tuple[list[str], list[list[int]]]:
     """The same of places and the kinds that stand there; `none` where a side has nothing in that place."""
     true: list[str] = []
@@ -59,7 +59,7 @@ def confusion_of(
 def by_length(golds: Sequence[Tags], answers: Sequence[Tags], scheme: Scheme) -> list[OfLength]:
     """F1 of spans by their number of words; those that are neither there nor said are left out."""
     sides = [[set(chunks(tags, scheme)) for tags in side] for side in (golds, answers)]
-    return by_length_of(*sides, lambda x: x.end - x.start)
+    return by_length_of(sides[0], sides[1], lambda x: x.end - x.start)
 
 
 def by_length_of(

@@ -8,61 +8,26 @@ samples say. A baseline is a method without an encoder, as `unigram.py` is one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import Any, cast, get_args
 
+from pretune.data.choices import from_table as choices_from_table
 from pretune.data.choices import read_choices
 from pretune.data.golds import LabelKind
-from pretune.data.json_spans import read_tagged
-from pretune.data.readers import read_samples
+from pretune.data.readers import from_table, read_samples
 from pretune.data.samples import Sample
-from pretune.data.splits import check_labels, conflicts, count_labels
+from pretune.data.splits import check_labels, conflicts
+from pretune.data.tables import Table
 from pretune.errors import UserError, choose
-from pretune.metrics.tag_errors import by_length, confusion
-from pretune.metrics.tagging import chunks
+from pretune.runs.asked_answers import QA
+from pretune.runs.asked_base import COLUMNS, OWN, READING, Asked, Read, given
+from pretune.runs.asked_clusters import CLUSTERS
+from pretune.runs.asked_roles import ROLES
+from pretune.runs.asked_tags import TAGGING
 from pretune.runs.choosing import guessing_note
 
-if TYPE_CHECKING:
-    from pretune.tasks.base import Task
-    from pretune.tasks.tagging import Tagging
-
-READING = ("text", "label", "format", "encoding")  # options that every reader has
-OWN = ("kind", "choices", "label_separator")  # those that only some have
-
-
-@dataclass(frozen=True)
-class Read:
-    """Samples, and how they came."""
-
-    samples: list[Sample]
-    kind: str
-    columns: Mapping[str, Any]  # how files of this kind are read; empty where samples were made in Python
-    notes: list[str]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A task as `compare` sees it."""
-
-    read: Callable[[Path, str | None, Mapping[str, Any]], Read]
-    """A file, the kind asked for, and the options of reading."""
-    kind: Callable[[Sequence[Sample]], str]
-    """Of samples made in Python; raises where they are another task's."""
-    checked: Callable[[Sequence[Sample], Sequence[Sample], str], list[str]]
-    """Training samples, test samples and their kind -> what users should know of them."""
-    options: tuple[str, ...] = ()
-    """Of `OWN`, those that its files are read with."""
-    baseline: str = "tfidf"
-    counted: str = "labels"
-    """What sizes are numbers of."""
-    text: Callable[[Sample], str] = lambda sample: " ⏐ ".join(sample.texts)
-    """A sample in one line."""
-    said: Callable[[Task, Sample, Any], str] | None = None
-    """A gold or an answer in a few words; else as it is."""
-    pictures: Callable[[Task, Sequence[Any], Sequence[Any]], dict[str, Any]] | None = None
-    """Golds and answers -> the fields of `Comparison` that show the errors; else the confusion of labels."""
+__all__ = ["ASKED", "OWN", "Asked", "Read", "kind_of"]
 
 
 def kind_of(samples: Sequence[Sample]) -> LabelKind:
@@ -77,19 +42,27 @@ def kind_of(samples: Sequence[Sample]) -> LabelKind:
     raise UserError(f"golds are {', '.join(found)}; they must all be str, all tuple (of str), or all float")
 
 
-def _labelled(path: Path, kind: str | None, reading: Mapping[str, Any]) -> Read:
+def _labelled(data: Path | Table, kind: str | None, reading: Mapping[str, Any], first: Read | None) -> Read:
     if kind is not None and kind not in get_args(LabelKind):
         raise choose("--kind", kind, get_args(LabelKind))
+    reading = {**reading, **(first.columns if first else {})}
     separator = reading["label_separator"]
-    options = {name: reading[name] for name in READING}
-    found = read_samples(path, kind=cast(Any, kind), label_separator=separator, **options)
+    own: dict[str, Any] = {"kind": kind, "label_separator": separator}
+    if isinstance(data, Table):
+        found = from_table(data, **own, **given(reading, COLUMNS))
+    else:
+        found = read_samples(data, **own, **given(reading, READING))
     columns = {"text": list(found.text_columns), "label": list(found.label_columns)}
     return Read(found.samples, found.kind, {**columns, "label_separator": separator}, list(found.notes))
 
 
-def _choices(path: Path, kind: str | None, reading: Mapping[str, Any]) -> Read:
-    options = {name: reading[name] for name in (*READING, "choices", "counts_from") if name in reading}
-    found = read_choices(path, **options)
+def _choices(data: Path | Table, kind: str | None, reading: Mapping[str, Any], first: Read | None) -> Read:
+    reading = {**reading, **(first.columns if first else {})}
+    own = given(reading, ("choices", "counts_from"))
+    if isinstance(data, Table):
+        found = choices_from_table(data, **own, **given(reading, COLUMNS))
+    else:
+        found = read_choices(data, **own, **given(reading, READING))
     columns = {
         "kind": "choice",
         "text": list(found.text_columns),
@@ -113,49 +86,8 @@ def _numbered(sample: Sample) -> str:
     return " ⏐ ".join([question, *(f"{number}: {text}" for number, text in enumerate(choices))])
 
 
-def _tagged(path: Path, kind: str | None, reading: Mapping[str, Any]) -> Read:
-    options = {name: reading[name] for name in READING}
-    found = read_tagged(path, **options, scheme=reading.get("scheme"))
-    columns = {
-        "kind": "tags",
-        "text": [found.words_column],
-        "label": [found.tags_column],
-        "layout": found.layout,
-    }
-    return Read(found.samples, "tags", columns, list(found.notes))
-
-
-def _kind_of_tags(samples: Sequence[Sample]) -> str:
-    for sample in samples:
-        words = [len(part.words) for part in sample.parts]
-        if not isinstance(sample.gold, tuple) or words != [len(sample.gold)]:
-            raise UserError(
-                f"sample {sample.key!r}: tagging needs one text with words, and a tuple with a tag for each"
-            )
-    return "tags"
-
-
-def _checked_tags(learn: Sequence[Sample], check: Sequence[Sample], kind: str) -> list[str]:
-    unseen = sorted(count_labels(check).keys() - count_labels(learn).keys())
-    return [f"tags never seen in training count as errors: {', '.join(unseen[:8])}"] if unseen else []
-
-
-def _said_tags(task: Task, sample: Sample, tags: Any) -> str:
-    """The spans; of plain tags each word with its own."""
-    scheme = cast("Tagging", task).gold_scheme
-    part = sample.parts[0]
-    if scheme == "plain":
-        words = zip(part.words, tags, strict=True)
-        return " ".join(f"{part.text[span.start : span.end]}/{tag}" for span, tag in words)
-    found = [(x.kind, part.words[x.start].start, part.words[x.end - 1].end) for x in chunks(tags, scheme)]
-    return ", ".join(f"{kind} {part.text[start:end]!r}" for kind, start, end in found) or "no span"
-
-
-def _pictures_of_tags(task: Task, golds: Sequence[Any], answers: Sequence[Any]) -> dict[str, Any]:
-    scheme = cast("Tagging", task).gold_scheme
-    labels, counts = confusion(golds, answers, scheme)
-    lengths = by_length(golds, answers, scheme) if scheme != "plain" else []
-    return {"confusion": {"labels": labels, "counts": counts}, "lengths": [x._asdict() for x in lengths]}
+def _first_text(columns: Mapping[str, Any]) -> str | None:
+    return next(iter(columns.get("text", ())), None)
 
 
 ASKED = {
@@ -164,21 +96,18 @@ ASKED = {
         kind_of,
         lambda learn, check, kind: check_labels(learn, check, cast(LabelKind, kind)),
         ("kind", "label_separator"),
+        unlabelled=_first_text,
     ),
     "choice": Asked(
         _choices,
         _kind_of_choices,
         lambda learn, check, kind: [*conflicts(learn), guessing_note(check)],
         ("choices",),
+        unlabelled=_first_text,
         text=_numbered,
     ),
-    "tagging": Asked(
-        _tagged,
-        _kind_of_tags,
-        _checked_tags,
-        baseline="unigram",
-        counted="sentences",
-        said=_said_tags,
-        pictures=_pictures_of_tags,
-    ),
+    "tagging": TAGGING,
+    "qa": QA,
+    "srl": ROLES,
+    "coref": CLUSTERS,
 }

@@ -62,14 +62,15 @@ class Data:
 
     pool: tuple[Sample, ...]
     test: tuple[Sample, ...]
-    kind: str  # one, many, number; choice; tags
+    kind: str  # one, many, number; choice; tags; qa; roles; clusters
     valid_share: float
     task: str = "classification"
 
     def drawn(self, size: int, seed: int) -> tuple[list[Sample], list[Sample]]:
         """(train, valid) of a seed: the same for every contender, and smaller sizes inside larger ones."""
-        chosen = subsample(self.pool, size, seed)
-        rest, valid = split(chosen, self.valid_share, seed)
+        together = ASKED[self.task].together
+        chosen = subsample(self.pool, size, seed, together)
+        rest, valid = split(chosen, self.valid_share, seed, together is None, together)
         return without_leaks(rest, valid)[0], valid
 
     @cached_property
@@ -122,8 +123,8 @@ class Finished:
     metric: str
     validation: dict[str, float]
     golds: list[Any]
-    predicted: list[Any]  # a label, several, a number, which choice, or tags, for each test sample
-    chances: list[float]  # the probability of the gold label or choice, the share of right tags; else empty
+    predicted: list[Any]  # of each test sample what `Answer.said` has: a label, a number, tags, a text, …
+    chances: list[float]  # the probability of the gold label or choice, the share of right tags, or a score
     history: list[dict[str, Any]]
     threads: int
     command: str
@@ -188,7 +189,7 @@ def run_cell(
         {name: _finite(value) for name, value in validation.items()},
         [_listed(gold) for gold in golds],
         [_listed(answer.said) for answer in answers],
-        _chances(golds, answers, data.kind),
+        _chances(trained.task, golds, answers, data.kind),
         [{name: _plain(x) for name, x in epoch.items()} for epoch in history],
         torch.get_num_threads(),
         command,
@@ -208,14 +209,17 @@ def run_cell(
     return finished
 
 
-def _chances(golds: Sequence[Any], answers: Sequence[Any], kind: str) -> list[float]:
-    """How likely each gold was to the model; of tags the share that is right."""
+def _chances(task: Task, golds: Sequence[Any], answers: Sequence[Answer], kind: str) -> list[float]:
+    """How likely each gold was to the model; of tags the share that is right, else what each would score."""
     pairs = list(zip(golds, answers, strict=True))
     if kind == "tags":
         right = [[one == other for one, other in zip(gold, a.said, strict=True)] for gold, a in pairs]
         return [round(sum(found) / max(1, len(found)), 6) for found in right]
     if kind not in ("one", "choice"):
-        return []
+        from pretune.tasks.base import Tallied
+
+        rows = task.tallies(golds, answers) if isinstance(task, Tallied) else []
+        return [round(_finite(task.scores_of(row)[task.metric]), 6) for row in rows]  # type: ignore[attr-defined]
     return [round(answer.scores.get(str(gold), 0.0), 6) for gold, answer in pairs]
 
 
@@ -254,6 +258,7 @@ def _train(
     from pretune.recipes.base import Recipe
     from pretune.runs import tfidf
     from pretune.runs.run import TABLES, finetune
+    from pretune.runs.starts import side_by_side
     from pretune.training.loop import Fitting
 
     setting, task = cell.setting, task_of(cell.setting, data, train)
@@ -268,7 +273,10 @@ def _train(
         return found.model, found.scores, [], found.answers
     recipe = build(Recipe, setting.recipe, "recipe", TABLES)  # type: ignore[type-abstract]
     fitting = update(Fitting(seed=cell.seed, quiet=True), setting.fitting, "fitting")
-    trained, fitted = finetune(_start(cell), task, recipe, train, valid, fitting)
+    start = _start(cell)
+    if isinstance(start, list) and ASKED[data.task].side_by_side:
+        start = side_by_side(start, cell.setting.contender.start)
+    trained, fitted = finetune(start, task, recipe, train, valid, fitting)
     return trained, fitted.best, fitted.history, None
 
 

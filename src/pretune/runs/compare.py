@@ -25,11 +25,7 @@ from pretune.runs.problem import Labelled, Problem, Unlabelled, read
 from pretune.runs.starters import expanded
 from pretune.runs.verdict import View, named
 
-REFITTED = {
-    "tfidf": "TF-IDF is refitted on all once its penalty is chosen.",
-    "unigram": "The most frequent tags are counted in all.",
-}
-TITLES = {**BASELINES, "wordvectors": "word vectors"}
+TITLES = {**{name: one.title for name, one in BASELINES.items()}, "wordvectors": "word vectors"}
 
 
 # Half a million words in two minutes: one wide layer learns more of them than two narrow ones, and many
@@ -96,7 +92,7 @@ def compare(
 
     Without `methods` the task's baseline, wordvectors, ulmfit and those of `from_` are compared.
     `train` and `test` are files or lists of `Sample`; without `test` a share of `train` is held out.
-    `task` is classification, choice or tagging; `choices` are columns for the second.
+    `task` is classification, choice, tagging, qa, srl or coref; `choices` are columns for the second.
     `unlabelled` are files (`Path`) or texts (`str`): every pretrained encoder of `from_` is adapted to them
     and to the training texts, and a method without a start learns from them. None stands for the
     training texts alone, "none" for nothing: no adaptation. Finished trainings in `out` are kept: called
@@ -253,7 +249,8 @@ def _view(problem: Problem, setting: Setting) -> View:
         [asked.text(sample) for sample in data.test],
         (lambda i, value: said(task, data.test[i], value)) if said else (lambda i, value: named(value)),
         task.scores_of if isinstance(task, Tallied) else None,
-        partial(asked.pictures, task) if asked.pictures else None,
+        partial(asked.pictures, task, data.test) if asked.pictures else None,
+        partial(asked.right, task),
     )
 
 
@@ -345,7 +342,7 @@ def _method_notes(problem: Problem, options: Options, comparison: Comparison) ->
     share = f"{options.valid_share:.0%}".replace("%", " %")
     notes = [
         f"Sizes count all {comparison.counted} used: {share} of them choose epochs and models (validation), "
-        "the rest train. " + REFITTED[ASKED[problem.data.task].baseline],
+        "the rest train. " + BASELINES[ASKED[problem.data.task].baseline].refitted,
         "A seed draws the same samples for every approach, and larger sizes contain the smaller ones.",
         "Recommendation and best/ are chosen by validation data; test data only report. "
         "The tests against the first row of the ranking take that row as found on the test data.",

@@ -9,11 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pretune.errors import UserError
-
-BASELINES = {
-    "tfidf": "TF-IDF",
-    "unigram": "most frequent tag",
-}  # methods without an encoder, and their titles
+from pretune.runs.baselines import BASELINES as BASELINES
 
 
 class Contender(NamedTuple):
@@ -126,6 +122,16 @@ class Mix:
 
 
 @dataclass(frozen=True)
+class Breakdown:
+    """What is right and wrong where: a row is a name and then counts (int), shares of 1 (float), or None."""
+
+    title: str
+    how: str
+    columns: list[str]  # the first is that of names
+    rows: list[list[Any]]
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Everything that a report says. `rows` and `ranking` are sorted: largest size first, best first."""
 
@@ -147,6 +153,7 @@ class Comparison:
     commands: list[str] = field(default_factory=list)
     mixes: list[Mix] = field(default_factory=list)
     lengths: list[dict[str, Any]] = field(default_factory=list)  # of spans: length, true, said, f1
+    breakdowns: list[Breakdown] = field(default_factory=list)  # of the chosen model's errors
 
     @property
     def counted(self) -> str:
@@ -183,6 +190,7 @@ class Comparison:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Comparison:
         many = {"rows": Row, "ranking": Rank, "tests": Test, "hardest": Hard, "mixes": Mix}
+        many |= {"breakdowns": Breakdown}
         lists = {name: [kind(**x) for x in values.get(name, [])] for name, kind in many.items()}
         best = Choice(**values["best"]) if values["best"] else None
         return cls(**{**values, **lists, "best": best})
@@ -219,7 +227,7 @@ class Style(NamedTuple):
 
 
 def style(metric: str) -> Style:
-    per_cent = metric in ("accuracy", "macro_f1", "micro_f1", "span_f1")
+    per_cent = metric in ("accuracy", "f1") or metric.endswith("_f1")
     return Style(100, 1, " %") if per_cent else Style(1, 3, "")
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pretune.errors import UsageError, choose
 from pretune.runs.asked import ASKED
+from pretune.runs.baselines import BASELINES
 from pretune.runs.cells import Setting, digest, task_of
-from pretune.runs.comparison import BASELINES, Contender
+from pretune.runs.comparison import Contender
 from pretune.runs.guests import METHOD as GUEST
 from pretune.runs.guests import called
 from pretune.runs.options import USUAL, Options
@@ -139,13 +140,10 @@ def _baseline(method: str, options: Options, problem: Problem) -> Entry:
     task, own = problem.data.task, ASKED[problem.data.task].baseline
     if method != own:
         raise UsageError(f"--methods {method} is no baseline of {task}, which has {own}")
-    if method == "unigram":
-        said = options.table("task", method).get("scheme")  # that answers are scored as plain tags is for all
-        return Entry(
-            Setting(
-                Contender(method, "counts", "scratch"), {}, task={"scheme": said} if said == "plain" else {}
-            )
-        )
+    if method != "tfidf":
+        record, said = BASELINES[method], options.table("task", method)
+        heeded = {name: said[name] for name in record.heeds if name in said}
+        return Entry(Setting(Contender(method, record.recipe, "scratch"), {}, task=heeded))
     from pretune.config import to_dict, update
     from pretune.runs.tfidf import for_language
 
@@ -236,7 +234,7 @@ def _of(method: str, base: Base, scratch: bool, options: Options, asks: str) -> 
     found = []
     for name in options.recipes or [None]:
         recipe = recipe_of(record, scratch, name)
-        settings = described(_changed(recipe, name, options, method), TABLES)
+        settings = described(_changed(recipe, name, options, method, ASKED[asks].recipe), TABLES)
         contender = Contender(method, name if name in VARIANTS else str(settings["kind"]), start)
         fingerprint = _with_vectors(base.fingerprint, settings.get("vectors"))
         fingerprint = digest([fingerprint, encoder]) if encoder else fingerprint
@@ -262,12 +260,17 @@ def recipe_of(method: Method, scratch: bool, name: str | None) -> Recipe:
     return method.recipe if name is None else recipe_called(name, method.recipe, method.recipes)
 
 
-def _changed(recipe: Recipe, name: str | None, options: Options, method: str) -> Recipe:
-    """With the settings that this recipe has: `recipe.factor` is nothing to `full`."""
+def _changed(
+    recipe: Recipe, name: str | None, options: Options, method: str, usual: Mapping[str, Any]
+) -> Recipe:
+    """With the settings that this recipe has: `recipe.factor` is nothing to `full`; else `usual`."""
+    from pretune.recipes.variants import meant
     from pretune.runs.run import changed
 
     possible = {f.name for f in fields(recipe)}  # type: ignore[arg-type]
-    changes = {name: value for name, value in options.table("recipe", method).items() if name in possible}
+    own = {setting: value for setting, value in usual.items() if setting not in meant(name)}
+    said = {**own, **options.table("recipe", method)}
+    changes = {setting: value for setting, value in said.items() if setting in possible}
     return changed(recipe, name, changes)
 
 

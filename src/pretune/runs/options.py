@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pretune.errors import UsageError, choose
-from pretune.runs.comparison import BASELINES
+from pretune.runs.baselines import BASELINES
 
 Size = int | Literal["all"]
 TABLES_OF_SETTINGS = ("recipe", "task", "pretraining", "adaptation", "encoder", "codec", "fitting", "tfidf")
@@ -86,7 +86,9 @@ class Options:
                 )
             if table not in TABLES_OF_SETTINGS and table not in self.methods:
                 raise choose("a setting's first word", table, [*TABLES_OF_SETTINGS, *self.methods])
-        for method in set(self.methods) - set(BASELINES):  # whose settings are one table of that name
+        for method in [name for name in self.methods if name in BASELINES and name != "tfidf"]:
+            self._check_baseline(method)
+        for method in set(self.methods) - set(BASELINES):  # tfidf's settings are one table of that name
             for table in self.settings.get(method, {}):
                 if table not in TABLES_OF_SETTINGS:
                     raise choose(f"a setting of {method}", table, TABLES_OF_SETTINGS)
@@ -96,6 +98,15 @@ class Options:
             raise UsageError(f"--out {out} is a file; give a folder")
         if out.is_dir() and any(out.iterdir()) and not (out / "cells").is_dir():
             raise UsageError(f"--out {out} is not empty and holds no earlier comparison; give another folder")
+
+    def _check_baseline(self, method: str) -> None:
+        """Raise where settings are given to a baseline that it does not heed."""
+        heeded = [f"task.{name}" for name in BASELINES[method].heeds]
+        for table, values in self.settings.get(method, {}).items():
+            for name in values if isinstance(values, Mapping) else ["…"]:
+                said = f"{table}.{name}" if isinstance(values, Mapping) else table
+                if said not in heeded:
+                    raise choose(f"a setting of {method}", said, heeded)
 
     def table(self, name: str, method: str) -> dict[str, Any]:
         """A table of settings as it holds for one method."""

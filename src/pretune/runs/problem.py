@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from pretune.data.json_spans import layout_of
+from pretune.data.frames import ACCEPTED, InPython, is_table, table_of
 from pretune.data.samples import Sample
 from pretune.data.segment import segmenter
 from pretune.data.splits import split, without_leaks
 from pretune.errors import UsageError, UserError, choose
-from pretune.metrics.tagging import scheme_of
 from pretune.runs.asked import ASKED, OWN, Read
 from pretune.runs.asked import kind_of as kind_of
 from pretune.runs.cells import Data
 from pretune.runs.options import Options, Size
 from pretune.runs.prepare import Texts, plain, texts_of
 
-Labelled = Path | str | Sequence[Sample]
+Labelled = Path | str | Sequence[Sample] | InPython
 Unlabelled = Literal["none"] | Sequence[Path | str] | None
 LADDER = (100, 200, 500, 1000)  # sizes where none are given
 ALL_UP_TO = 2000  # a pool of up to this many is also used whole
@@ -56,19 +55,17 @@ def read(
     if task not in ASKED:
         raise choose("--task", task, ASKED)
     _check_options(task, kind, reading)
-    found = _samples(task, train, kind, reading)
+    found = _samples(task, train, kind, reading, "train")
     learn, notes = found.samples, found.notes
     if test is None:
-        learn, check = split(learn, options.test_share, options.seed)
+        together = ASKED[task].together
+        learn, check = split(learn, options.test_share, options.seed, together is None, together)
         notes.append(
             f"{len(check):,} of {len(learn) + len(check):,} samples are held out for the test (no test file)."
         )
     else:
-        again = {**reading, **found.columns} if found.columns and is_file(test) else reading
-        if task == "tagging" and is_file(test):  # whose files may have another layout each
-            alike = found.columns["layout"] == layout_of(Path(cast(Any, test)), reading["format"])
-            again = {**(again if alike else reading), "scheme": scheme_of(s.gold for s in learn)}
-        tested = _samples(task, test, found.kind if task == "classification" else kind, again)
+        kind = found.kind if task == "classification" else kind
+        tested = _samples(task, test, kind, reading, "test", found)
         check = tested.samples
         notes += tested.notes
         parts = {len(s.parts) for s in (*learn, *check)}
@@ -84,9 +81,7 @@ def read(
     named = options.settings.get("codec", {}).get("segmenter")
     cut = "pieces that are learned" if named == "pieces" else segmenter(language, named).described
     notes.append(f"Language: {language}{guessed}; cut into {cut}.")
-    own, given = _texts(
-        unlabelled, data, str(reading["encoding"]), () if task == "tagging" else found.columns.get("text", ())
-    )
+    own, given = _texts(unlabelled, data, str(reading["encoding"]), ASKED[task].unlabelled(found.columns))
     labels = labels_of(learn, task, found.kind)
     return Problem(
         name or (Path(cast(Any, train)).name if is_file(train) else "samples"),
@@ -94,7 +89,7 @@ def read(
         labels,
         found.columns,
         language,
-        sizes(options.sizes, data, labels if found.kind != "tags" else ()),
+        sizes(options.sizes, data, labels if found.kind in ("one", "many") else ()),
         own,
         given,
         unlabelled != "none",
@@ -116,12 +111,32 @@ def is_file(data: Labelled) -> bool:
     return isinstance(data, (str, Path))
 
 
-def _samples(task: str, data: Labelled, kind: str | None, reading: Mapping[str, Any]) -> Read:
+def _samples(
+    task: str,
+    data: Labelled,
+    kind: str | None,
+    reading: Mapping[str, Any],
+    name: str,
+    first: Read | None = None,
+) -> Read:
+    """What `data` holds, which messages call `name` where it has no name of its own; read as `first` was."""
     if isinstance(data, (str, Path)):
-        return ASKED[task].read(Path(data), kind, reading)
+        return ASKED[task].read(Path(data), kind, reading, first)
+    accepted = f"a file, a list of pretune.Sample{', ' + ACCEPTED if ASKED[task].tables else ''}"
+    if is_table(data):
+        if not ASKED[task].tables:
+            raise UserError(f"{name}: {task} takes no {type(data).__name__} of rows; give {accepted}")
+        if reading["format"] is not None:
+            raise UsageError(f"--format is for files, and {name} is a {type(data).__name__}; leave it out")
+        return ASKED[task].read(table_of(data, name), kind, reading, first)
+    if isinstance(data, Mapping) or not isinstance(data, Iterable):
+        raise UserError(f"{name} is a {type(data).__name__}; give {accepted}")
     samples = list(data)
     if not samples:
         raise UserError("there are no samples to compare on")
+    wrong = next((i for i, one in enumerate(samples) if not isinstance(one, Sample)), None)
+    if wrong is not None:
+        raise UserError(f"{name}: number {wrong} is a {type(samples[wrong]).__name__}; give {accepted}")
     missing = sum(sample.gold is None for sample in samples)
     if missing:
         raise UserError(f"{missing} of {len(samples)} samples have no gold; give labelled ones")
@@ -171,9 +186,9 @@ def sizes(asked: Sequence[Size], data: Data, labels: Sequence[str]) -> tuple[int
 
 
 def _texts(
-    unlabelled: Unlabelled, data: Data, encoding: str, columns: Sequence[str]
+    unlabelled: Unlabelled, data: Data, encoding: str, column: str | None
 ) -> tuple[Texts, Texts | None]:
-    """(training texts, those and what was given)."""
+    """(training texts, those and what was given, in tables the texts of `column`)."""
     tested = frozenset(plain(text) for text in texts_of(data.test))
     own = Texts(texts=texts_of(data.pool), tested=tested)
     if unlabelled is None or unlabelled == "none":
@@ -186,5 +201,4 @@ def _texts(
         if not path.exists():
             raise UsageError(f"--unlabelled {path}: no such file or folder")
     tables = any(re.search(r"\.(csv|tsv|jsonl|ndjson|json|parquet)(\.gz|\.xz)?$", p.name) for p in paths)
-    column = columns[0] if tables and columns else None
-    return own, Texts(paths, own.texts + texts, encoding, column, tested)
+    return own, Texts(paths, own.texts + texts, encoding, column if tables else None, tested)

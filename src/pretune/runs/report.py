@@ -10,6 +10,7 @@ from typing import Any
 from pretune.runs import plots
 from pretune.runs.comparison import (
     BASELINES,
+    Breakdown,
     Comparison,
     Contender,
     Rank,
@@ -88,6 +89,7 @@ def context(comparison: Comparison) -> dict[str, Any]:
         "chosen": comparison.name(comparison.best.contender) if comparison.best else "",
         "confusion": _confusion(comparison),
         "lengths": [{**x, "f1": style("span_f1")(x["f1"])} for x in comparison.lengths],
+        "breakdowns": list(map(_breakdown, comparison.breakdowns)),
         "counted": comparison.counted,
         "hardest": comparison.hardest,
         "hardest_how": _hardest_how(comparison),
@@ -286,6 +288,19 @@ def _pairs(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> list[dict[
     return [
         {"gold": labels[i], "said": labels[j], "count": n, "of": sum(counts[i])} for n, i, j in worst if n
     ]
+
+
+def _breakdown(one: Breakdown) -> dict[str, Any]:
+    """A table of errors as words; of shares also as numbers, for bars."""
+    rows = [{"name": name, "cells": list(map(_counted, cells))} for name, *cells in one.rows]
+    head, *columns = one.columns
+    return {"title": one.title, "how": one.how, "head": head, "columns": columns, "rows": rows}
+
+
+def _counted(value: int | float | None) -> dict[str, Any]:
+    if isinstance(value, float):
+        return {"text": style("accuracy")(value), "share": f"{value:.3f}"}
+    return {"text": "–" if value is None else f"{value:,}", "share": None}
 
 
 def _tests_line(comparison: Comparison) -> str:

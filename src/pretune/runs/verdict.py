@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import eq
 from statistics import fmean, stdev
 from typing import Any
 
@@ -61,6 +62,8 @@ class View:
     """Scores of what samples add up to, where they are made so."""
     pictures: Callable[[Sequence[Any], Sequence[Any]], dict[str, Any]] | None = None
     """Golds and answers -> the fields of a comparison that show the errors; else the confusion of labels."""
+    right: Callable[[Any, Any], bool] = eq
+    """Whether an answer to a gold is right."""
 
 
 def judge(
@@ -179,7 +182,7 @@ def hardest(largest: Mapping[Contender, list[Finished]], view: View, kind: str) 
             )
             for i in np.argsort(-errors.mean(0), kind="stable")[:HARDEST]
         ]
-    wrong = np.array([[p != g for p, g in zip(c.predicted, golds, strict=True)] for c in cells])
+    wrong = ~np.array([[view.right(g, p) for g, p in zip(golds, c.predicted, strict=True)] for c in cells])
     losses = np.zeros(len(golds))
     for cell in cells:
         if cell.chances:
@@ -190,7 +193,7 @@ def hardest(largest: Mapping[Contender, list[Finished]], view: View, kind: str) 
 
 def _hard(i: int, cells: Sequence[Finished], wrong: int, view: View) -> Hard:
     gold = cells[0].golds[i]
-    said = Counter(view.said(i, cell.predicted[i]) for cell in cells if cell.predicted[i] != gold)
+    said = Counter(view.said(i, cell.predicted[i]) for cell in cells if not view.right(gold, cell.predicted[i]))
     most, times = said.most_common(1)[0]
     how = f"answered {most} by {times} of {len(cells)} trainings"
     return Hard(_short(view.texts[i]), view.said(i, gold), how, wrong, len(cells))
