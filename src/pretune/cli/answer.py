@@ -14,6 +14,7 @@ from pretune.cli.common import (
     Choices,
     ConfigFile,
     Device,
+    Documents,
     Encoding,
     Format,
     Kind,
@@ -23,11 +24,11 @@ from pretune.cli.common import (
     Seed,
     stdout,
 )
+from pretune.cli.held_out import cache_of, evaluate_texts
 from pretune.errors import UsageError, choose
 
 if TYPE_CHECKING:
     from pretune.data.samples import Sample
-    from pretune.layers.continuous_cache import ContinuousCache
     from pretune.runs.predictor import Evaluation
     from pretune.tasks.base import Answer
 
@@ -47,10 +48,11 @@ BatchSize = Annotated[
 def evaluate(
     folder: Folder,
     test: Annotated[
-        Path,
+        list[Path],
         typer.Argument(
-            metavar="TEST",
-            help="Labelled file, read like the training file; for a pretrained folder, a sentence a line.",
+            metavar="TEST…",
+            help="Labelled file, read like the training file; for a pretrained folder text, a line or row "
+            "a document, in one or more files, or folders of them.",
         ),
     ],
     out: Annotated[Path | None, typer.Option("--out", help="Write the scores as JSON as well.")] = None,
@@ -61,6 +63,23 @@ def evaluate(
     label_separator: LabelSeparator = None,
     file_format: Format = None,
     encoding: Encoding = "utf-8",
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--beside", metavar="DIR", help="Of pretrained folders: another to compare with; repeatable."
+        ),
+    ] = None,
+    documents: Documents = None,
+    stride: Annotated[
+        int | None,
+        typer.Option(
+            "--stride",
+            min=1,
+            metavar="PIECES",
+            help="Of a GPT, how far windows of long texts move: smaller is slower, and every piece has more "
+            "before it. Half a context if not given.",
+        ),
+    ] = None,
     state: Annotated[
         str | None,
         typer.Option(
@@ -103,11 +122,12 @@ def evaluate(
     Columns have the names that the model was trained with, unless --text and --label say otherwise. Labels
     that the model never saw stay in and count as errors.
 
-    What `pretrain`, `adapt` or `import` left is scored by its perplexity on a text, both ways for ELMo.
+    What `pretrain`, `adapt` or `import` left is scored by what held-out text costs it: bits a character,
+    perplexity per word and character, comparable between models of any tokens, and per token of its own.
 
     Example: pretune evaluate stars test.csv
 
-    Perplexity: pretune evaluate models/elmo text.txt
+    Language models: pretune evaluate models/elmo held-out.txt --beside models/gpt
 
     With a cache: pretune evaluate models/en text.txt --cache 500
     """
@@ -118,19 +138,38 @@ def evaluate(
     if is_pretrained(folder):
         if label or kind or label_separator or choices:
             raise UsageError(f"{folder} knows no labels; it is scored by the perplexity of a text alone")
-        past = _cache(cache, cache_lambda, cache_theta, state)
-        state = state or ("zero" if past is None else "carry")
-        _perplexity(folder, test, out, text or [], file_format, encoding, state, past, batch_size, device)
+        evaluate_texts(
+            folder,
+            beside or [],
+            test,
+            out,
+            text=text or [],
+            documents=documents,
+            file_format=file_format,
+            encoding=encoding,
+            state=state,
+            cache=cache_of(cache, cache_lambda, cache_theta, state),
+            stride=stride,
+            batch_size=batch_size,
+            seed=seed,
+            device=device,
+            quiet=quiet,
+        )
         return
     if cache is not None or cache_lambda is not None or cache_theta is not None:
         raise UsageError(f"--cache is for the perplexity of a pretrained folder; {folder} has learned a task")
     if state is not None:
         raise UsageError(f"--state is for the perplexity of a pretrained folder; {folder} has learned a task")
+    for option, given in {"--beside": beside, "--documents": documents, "--stride": stride}.items():
+        if given:
+            raise UsageError(f"{option} is for pretrained folders on text; {folder} has learned a task")
     if kind is not None and kind not in get_args(LabelKind):
         raise choose("--kind", kind, get_args(LabelKind))
+    if len(test) > 1:
+        raise UsageError(f"{folder} has learned a task; evaluate it on one labelled file at a time")
     evaluation = run(
         folder,
-        test,
+        test[0],
         text=text or (),
         label=label or (),
         choices=choices or (),
@@ -148,68 +187,6 @@ def evaluate(
         from pretune.runs.files import write_json
 
         write_json(out, evaluation.to_dict())
-
-
-def _perplexity(
-    folder: Path,
-    test: Path,
-    out: Path | None,
-    text: list[str],
-    file_format: str | None,
-    encoding: str,
-    state: str,
-    cache: ContinuousCache | None,
-    batch_size: int,
-    device: str,
-) -> None:
-    from dataclasses import asdict
-
-    from rich.table import Table
-
-    from pretune.data.sentence_files import SentenceFile
-    from pretune.runs.files import write_json
-    from pretune.runs.folders import read_config
-    from pretune.runs.language_model import LanguageModel, State
-    from pretune.runs.stream_perplexity import stream_perplexity
-
-    if state not in get_args(State):
-        raise choose("--state", state, get_args(State))
-    if len(text) > 1:
-        raise UsageError("give one column of texts with --text")
-    sentences = SentenceFile.find(test, file_format, next(iter(text), None), encoding=encoding)
-    if cache is not None or (state == "carry" and read_config(folder).get("method") == "ulmfit"):
-        found = stream_perplexity(folder, sentences, cache, batch_size, device)
-    else:
-        found = LanguageModel.load(folder, device).perplexity(sentences, cast(Any, state), batch_size)
-    table = Table("perplexity", "")
-    for name, value in (("of all", found.value), ("forward", found.forward), ("backward", found.backward)):
-        if value is not None:
-            table.add_row(name, f"{value:.4g}")
-    said = f", cache of {cache.window}, lambda {cache.weight:g}, theta {cache.theta:g}" if cache else ""
-    stdout().print(f"{found.targets:,} words and marks predicted, state {state}{said}", soft_wrap=True)
-    stdout().print(table)
-    if out is not None:
-        write_json(
-            out, {"perplexity": asdict(found), "state": state} | ({"cache": asdict(cache)} if cache else {})
-        )
-
-
-def _cache(
-    window: int | None, weight: float | None, theta: float | None, state: str | None
-) -> ContinuousCache | None:
-    """What --cache and its two settings ask for."""
-    if window is None:
-        if weight is not None or theta is not None:
-            raise UsageError(
-                "--cache-lambda and --cache-theta are settings of a cache; give --cache WORDS too"
-            )
-        return None
-    from pretune.layers.continuous_cache import ContinuousCache
-
-    if state == "zero":
-        raise UsageError("a cache goes on from text to text, and so must the state; leave --state zero out")
-    given = {"weight": weight, "theta": theta}
-    return ContinuousCache(window, **{name: x for name, x in given.items() if x is not None})
 
 
 def print_evaluation(evaluation: Evaluation) -> None:

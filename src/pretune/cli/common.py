@@ -94,6 +94,12 @@ SampleFormat = Annotated[
         "--format", help="csv, tsv, jsonl, parquet, txt or label-first; by the file's ending if not given."
     ),
 ]
+Documents = Annotated[
+    str | None,
+    typer.Option(
+        "--documents", help="A document of a plain text is the file, up to a blank line, or a line."
+    ),
+]
 Encoding = Annotated[str, typer.Option("--encoding", help="How files are encoded.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the result.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the model folder that is there.")]

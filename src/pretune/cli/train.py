@@ -10,6 +10,7 @@ import typer
 from pretune.cli.common import (
     ConfigFile,
     Device,
+    Documents,
     Encoding,
     Notes,
     Overwrite,
@@ -34,12 +35,6 @@ Paths = Annotated[
     list[Path], typer.Argument(metavar="CORPUS…", help="Text files or folders; .jsonl, .csv, .gz, .xz.")
 ]
 CorpusText = Annotated[str | None, typer.Option("--text", help="Column with the text in tables of a corpus.")]
-Documents = Annotated[
-    str | None,
-    typer.Option(
-        "--documents", help="A document of a plain text is the file, up to a blank line, or a line."
-    ),
-]
 HeldOut = Annotated[
     int,
     typer.Option("--held-out", min=0, help="One in so many documents is kept for validation; 0: none."),

@@ -20,10 +20,11 @@ class GPTScorer:
 
     model: Model
     codec: GPTCodec
+    stride: int | None = None  # of windows, where a text is longer than the context; None: half of it
     reader: GPTText = field(init=False)
 
     def __post_init__(self) -> None:
-        self.reader = GPTText(self.model, self.codec)
+        self.reader = GPTText(self.model, self.codec, self.stride)
 
     def words(self, text: Sentence) -> list[str]:
         return self.reader.words(self._ids(text))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pretune.data.rows import NOTHING, Row
-from pretune.errors import UserError
+from pretune.errors import UsageError, UserError
 from pretune.methods.gpt.encoder import GPT
 from pretune.methods.gpt.tokens import GPTCodec
 from pretune.methods.ulmfit import UlmfitCodec
@@ -67,11 +67,17 @@ def left_to_right(model: Model, codec: object) -> LeftToRight:
 
 @dataclass
 class GPTText:
-    """In windows where a text is longer than the context: each id but the first has at least half of it
-    before it, or all that there is."""
+    """In windows where a text is longer than the context, each `stride` ids (half a context) behind the one
+    before: each id but the first has the rest of a context before it, or all that there is."""
 
     model: Model
     codec: GPTCodec
+    stride: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.stride is not None and not 1 <= self.stride <= self._encoder.config.context:
+            most = self._encoder.config.context
+            raise UsageError(f"stride is {self.stride}; windows are {most} pieces long, so give 1 to {most}")
 
     @property
     def opening(self) -> list[int]:
@@ -95,10 +101,11 @@ class GPTText:
         whole = np.concatenate([np.asarray(ids, np.int64) for ids in texts]) if texts else np.zeros(0)
         starts = np.cumsum([0, *map(len, texts)])
         context = self._encoder.config.context
+        overlap = context // 2 if self.stride is None else context - self.stride
         windows = [
             (start + begin, end - begin, scored - begin)
             for start, ids in zip(starts[:-1].tolist(), texts, strict=True)
-            for begin, end, scored in overlapping(len(ids) - 1, context, context // 2)
+            for begin, end, scored in overlapping(len(ids) - 1, context, overlap)
         ]
         found = np.full(len(whole), np.nan)
         head, device = self._head, self._encoder.tokens.weight.device

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import nan
 from typing import Any, Protocol
@@ -75,11 +75,16 @@ class RowScorer:
             )
         streams = max(1, min(streams, len(texts) // 8))
         parts = [texts[s * len(texts) // streams : (s + 1) * len(texts) // streams] for s in range(streams)]
-        parts.sort(key=len, reverse=True)  # a stream that has ended leaves the rows before it as they are
-        carry = None
-        for k in range(len(parts[0]) if texts else 0):
-            scores, carry = self._scored([self.read(part[k]) for part in parts if len(part) > k], carry)
-            yield from scores
+        return (score for _, score in self.in_turn(parts))
+
+    def in_turn(self, parts: Sequence[Sequence[Sentence]]) -> Iterator[tuple[int, TextScore]]:
+        """Each part from zero, its texts read on from one another; with the number of the part."""
+        order = sorted(range(len(parts)), key=lambda i: -len(parts[i]))
+        carry = None  # a part that has ended leaves the rows before it as they are
+        for k in range(max(map(len, parts), default=0)):
+            going = [i for i in order if len(parts[i]) > k]
+            scores, carry = self._scored([self.read(parts[i][k]) for i in going], carry)
+            yield from zip(going, scores, strict=True)
 
     def substitutes(self, text: Sentence, position: int, top: int) -> list[Substitute]:
         read = self.read(text)
