@@ -14,7 +14,7 @@ def over_tokens(rnn: nn.LSTM | nn.GRU, x: Tensor, mask: Tensor) -> Tensor:
     """
     with torch.autocast(x.device.type, enabled=False):
         packed = nn.utils.rnn.pack_padded_sequence(
-            x.to(rnn.weight_ih_l0.dtype), mask.sum(1).cpu(), batch_first=True, enforce_sorted=False
+            x.to(next(rnn.parameters()).dtype), mask.sum(1).cpu(), batch_first=True, enforce_sorted=False
         )
         output, _ = nn.utils.rnn.pad_packed_sequence(
             rnn(packed)[0], batch_first=True, total_length=x.shape[1]

@@ -79,4 +79,5 @@ class Maxout(nn.Module):
         self.linear = nn.Linear(width_in, width * pieces)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, I) -> (B, O)
-        return self.linear(x).unflatten(-1, (-1, self.pieces)).amax(-1)
+        pieces: Tensor = self.linear(x).unflatten(-1, (-1, self.pieces))  # (B, O, P)
+        return pieces.amax(-1)

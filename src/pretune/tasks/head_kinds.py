@@ -81,7 +81,7 @@ def _check_sizes(task: Classification) -> None:
 
 def of_another_head(name: str, kind: str) -> UsageError:
     """An option that this head has not."""
-    heads = ONLY_OF[name]  # type: ignore[index]
+    heads = ONLY_OF[name]
     return UsageError(
         f"task.{name} is for task.head_kind {' or '.join(heads)}, and this head is {kind}; leave it out, or "
         f"add task.head_kind={heads[0]}"
