@@ -18,9 +18,8 @@ from pretune.methods.gpt.tokens import SPECIALS as GPT_MARKS
 from pretune.methods.gpt.tokens import GPTCodec
 from pretune.methods.ulmfit import UlmfitCodec
 from pretune.methods.ulmfit.profiles import PROFILES
-from pretune.methods.ulmfit.rules import CAPITAL, REPEAT, REPEAT_WORD, UPPER
+from pretune.methods.ulmfit.rules import CAPITAL, FIELD, REPEAT, REPEAT_WORD, START, UPPER
 from pretune.methods.ulmfit.rules import SPECIALS as ULMFIT_MARKS
-from pretune.methods.ulmfit.tokens import FIELD, START
 from pretune.runs.readings import part_of
 
 SPACE = "▁"  # before a piece that begins a run
