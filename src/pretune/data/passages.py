@@ -15,7 +15,7 @@ from pretune.data.files import listed, read_text, shown, suffix
 from pretune.data.readers import FORMATS as TABLE_FORMATS
 from pretune.data.readers import read_table, text_of
 from pretune.data.samples import Part, Sample
-from pretune.data.span_answers import SpanAnswer, placed
+from pretune.data.span_answers import SpanAnswer, placed, within_words
 from pretune.data.tables import Table, TableRow
 from pretune.errors import UserError, choose
 
@@ -264,6 +264,7 @@ def _finished(
     samples: list[Sample] = []
     lost: list[str] = []
     bare: list[str] = []
+    inside: list[str] = []
     moved = 0
     for one in asked:
         gold: tuple[SpanAnswer, ...] | None = None
@@ -274,8 +275,10 @@ def _finished(
             continue
         else:
             gold = tuple(placed(one.passage, *answer) for answer in one.answers)
-            given = zip(gold, one.answers, strict=True)
+            given = list(zip(gold, one.answers, strict=True))
             moved += sum(new.span is not None and at not in (None, new.span.start) for new, (_, at) in given)
+            sought = [new.span for new, (_, at) in given if new.span is not None and at != new.span.start]
+            inside += [one.key for span in sought if within_words(one.passage, span)]
             if gold and all(answer.span is None for answer in gold):
                 lost.append(one.key)
                 if training:
@@ -292,6 +295,9 @@ def _finished(
         notes.append(f"{name}: {_count(lost)} whose answer is not in the passage {what} ({listed(lost, 3)})")
     if moved:
         notes.append(f"{name}: {moved} answer{'s' * (moved > 1)} found near where the file says")
+    if inside:
+        count = f"{len(inside)} answer{'s' * (len(inside) > 1)}"
+        notes.append(f"{name}: {count} found only within longer words; check them ({listed(inside, 3)})")
     if labelled:
         none = sum(sample.gold == () for sample in samples)
         notes.append(f"{name}: {len(samples):,} questions" + (f", {none:,} without answer" if none else ""))

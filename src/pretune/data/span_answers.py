@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
+from pretune.data.conll import UNSPACED
 from pretune.data.samples import Part, Sample, Span
 
 NEAR: Final = 64  # characters within which an answer that does not stand where a file says is looked for
@@ -21,39 +23,44 @@ class SpanAnswer(NamedTuple):
 def placed(passage: str, text: str, start: int | None = None) -> SpanAnswer:
     """The answer where it stands: at `start`, else nearest to it; without `start` where it comes first.
 
-    Text that a data set has written with other white space than its passage, or other signs between the
-    letters, is taken as the passage has it.
+    Whole words come before parts of longer ones. Text that a data set has written with other white space than
+    its passage, or other signs between the letters, is taken as the passage has it.
     """
     if start is not None and start >= 0 and passage.startswith(text, start):
         return SpanAnswer(text, Span(start, start + len(text)))
-    at = _nearest(passage, text, start)
-    if at is not None:
-        return SpanAnswer(text, Span(at, at + len(text)))
-    for counts in (lambda letter: not letter.isspace(), str.isalnum):
-        places = [i for i, letter in enumerate(passage) if counts(letter)]
-        bare, wanted = "".join(passage[i] for i in places), "".join(filter(counts, text))
-        at = _nearest(bare, wanted, None if start is None else bisect_left(places, start))
-        if at is not None:
-            span = Span(places[at], places[at + len(wanted) - 1] + 1)
-            return SpanAnswer(passage[span.start : span.end], span)
-    return SpanAnswer(text)
+    part: Span | None = None  # of a longer word
+    for way in WAYS:
+        for span in _places(passage, text, start, way):
+            if not within_words(passage, span):
+                return SpanAnswer(passage[span.start : span.end], span)
+            part = part or span
+    return SpanAnswer(text) if part is None else SpanAnswer(passage[part.start : part.end], part)
 
 
-def passage_of(sample: Sample) -> str:
-    """What its question is about: questions with the same passage stay together in a split."""
-    return sample.parts[1].text
+def within_words(passage: str, span: Span) -> bool:
+    """Whether it begins or ends between two letters or digits, as "art" in "party"; not in Chinese."""
+    return any(
+        0 < at < len(passage) and all(x.isalnum() and not UNSPACED.match(x) for x in passage[at - 1 : at + 1])
+        for at in span
+    )
 
 
-def _nearest(passage: str, text: str, start: int | None) -> int | None:
-    if not text:
-        return None
-    if start is None:
-        at = passage.find(text)
-        return None if at < 0 else at
-    before = passage.rfind(text, max(0, start - NEAR), max(0, start + len(text)))
-    behind = passage.find(text, max(0, start), start + NEAR + len(text))
-    found = [at for at in (before, behind) if at >= 0]
-    return min(found, key=lambda at: abs(at - start)) if found else None
+WAYS: Final[tuple[Callable[[str], bool], ...]] = (  # which characters are compared
+    lambda letter: True,
+    lambda letter: not letter.isspace(),
+    str.isalnum,
+)
+
+
+def _places(passage: str, text: str, start: int | None, counts: Callable[[str], bool]) -> list[Span]:
+    """Where the text stands, the nearest to `start` first, of others than those near it none."""
+    places = [i for i, letter in enumerate(passage) if counts(letter)]
+    bare, wanted = "".join(passage[i] for i in places), "".join(filter(counts, text))
+    found = [match.start() for match in re.finditer(f"(?={re.escape(wanted)})", bare)] if wanted else []
+    if start is not None:
+        origin = bisect_left(places, start)
+        found = sorted((at for at in found if abs(at - origin) <= NEAR), key=lambda at: abs(at - origin))
+    return [Span(places[at], places[at + len(wanted) - 1] + 1) for at in found]
 
 
 def question_sample(
