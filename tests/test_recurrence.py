@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -400,39 +401,73 @@ def test_linear_has_the_gradient_of_the_linear_layer(way: str) -> None:
 # Building
 
 
-PROBE = """
-import warnings, torch
+PROBES = """
+import json, os, sys, warnings, torch
 from pretune.layers.recurrence import Clips, recur
 from pretune.layers import compiled
 torch.manual_seed(0)
 state = torch.zeros(2, 3), torch.zeros(2, 5)
 args = torch.randn(4, 20), None, (2, 2), state, torch.randn(20, 3), torch.randn(3, 5), Clips()
-with warnings.catch_warnings(record=True) as notes:
-    warnings.simplefilter("always")
-    y = [recur(*args)[0] for _ in range(2)][1]
-for note in notes:
-    print("note:", note.message)
-print("kernels:", compiled.library() is not None)
-print("sum:", format(float(y.double().abs().sum()), ".4f"))
+def tell():
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always")
+        y = [recur(*args)[0] for _ in range(2)][1]
+    for note in notes:
+        print("note:", note.message)
+    print("kernels:", compiled.library() is not None)
+    print("sum:", format(float(y.double().abs().sum()), ".4f"))
+for name, settings in json.loads(sys.argv[1]).items():
+    if not os.fork():
+        os.environ |= settings
+        for stream in (1, 2):
+            os.dup2(os.open(name + ".txt", os.O_CREAT | os.O_APPEND | os.O_WRONLY), stream)
+        try:
+            tell()
+        except Exception as error:
+            print(type(error).__name__, error)
+        sys.stdout.flush()
+        os._exit(0)
+while True:
+    try:
+        os.wait()
+    except ChildProcessError:
+        break
 """
+SETTINGS = {  # of processes that all run at once
+    "as is": {},
+    "no compiler": {"CC": "/nonexistent/cc"},
+    "broken compiler": {"CC": "false"},
+    "never": {compiled.SWITCH: "0", "CC": "/nonexistent/cc"},
+    "always": {compiled.SWITCH: "1", "CC": "/nonexistent/cc"},
+    "first": {},
+    "second": {},
+}
 
 
-def probe(cache: Path | None, **settings: str) -> str:
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where processes, torch imported once for all, tell what they found; most have a cache of their own."""
+    folder = tmp_path_factory.mktemp("probes")
+    caches = {name: str(folder / ("both" if name in ("first", "second") else name)) for name in SETTINGS}
+    settings = {
+        name: {**said, **({} if name == "as is" else {"XDG_CACHE_HOME": caches[name]})}
+        for name, said in SETTINGS.items()
+    }
     known = {k: v for k, v in os.environ.items() if k not in ("CC", compiled.SWITCH)}
-    environment = {**known, **({"XDG_CACHE_HOME": str(cache)} if cache else {}), **settings}
-    done = subprocess.run([sys.executable, "-c", PROBE], env=environment, capture_output=True, text=True)
-    return done.stdout + done.stderr
+    command = [sys.executable, "-c", PROBES, json.dumps(settings)]
+    subprocess.run(command, env=known, cwd=folder, check=True)
+    return folder
 
 
-@pytest.mark.parametrize("compiler", ["/nonexistent/cc", "false"])
-def test_without_a_compiler_that_works_there_is_one_note(compiler: str, tmp_path: Path) -> None:
-    told = probe(tmp_path, CC=compiler)
-    assert "kernels: False" in told and told.count("note:") == 1 and compiler in told
+@pytest.mark.parametrize("which", ["no compiler", "broken compiler"])
+def test_without_a_compiler_that_works_there_is_one_note(which: str, place: Path) -> None:
+    told = (place / f"{which}.txt").read_text()
+    assert "kernels: False" in told and told.count("note:") == 1 and SETTINGS[which]["CC"] in told
 
 
 @needs_kernels
-def test_without_a_compiler_the_numbers_are_the_same(tmp_path: Path) -> None:
-    with_kernels, without = probe(None), probe(tmp_path, CC="/nonexistent/cc")
+def test_without_a_compiler_the_numbers_are_the_same(place: Path) -> None:
+    with_kernels, without = ((place / f"{which}.txt").read_text() for which in ("as is", "no compiler"))
     assert "kernels: True" in with_kernels and "note:" not in with_kernels and "kernels: False" in without
     assert sums(with_kernels) == sums(without) != []
 
@@ -441,21 +476,20 @@ def sums(told: str) -> list[str]:
     return re.findall(r"sum: (\S+)", told)
 
 
-def test_the_switch_says_never_or_always(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "kernels: False" in probe(tmp_path, PRETUNE_COMPILED="0", CC="/nonexistent/cc")
-    assert not list(tmp_path.iterdir())
-    assert "UserError" in probe(tmp_path, PRETUNE_COMPILED="1", CC="/nonexistent/cc")
+def test_the_switch_says_never_or_always(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "kernels: False" in (place / "never.txt").read_text()
+    assert not (place / "never").exists()
+    assert "UserError" in (place / "always.txt").read_text()
     monkeypatch.setenv(compiled.SWITCH, "yes")
     with pytest.raises(UsageError, match="choose one of 0, 1"):
         compiled.library()
 
 
 @needs_kernels
-def test_processes_that_build_at_once_leave_one_library(tmp_path: Path) -> None:
-    with ThreadPoolExecutor(2) as pool:
-        told = list(pool.map(probe, [tmp_path] * 2))
+def test_processes_that_build_at_once_leave_one_library(place: Path) -> None:
+    told = [(place / f"{which}.txt").read_text() for which in ("first", "second")]
     assert all("kernels: True" in each for each in told)
-    assert [path.suffix for path in (tmp_path / "pretune").iterdir()] == [".so"]
+    assert [path.suffix for path in (place / "both" / "pretune").iterdir()] == [".so"]
 
 
 def test_a_cache_that_cannot_be_written_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
