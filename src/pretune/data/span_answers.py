@@ -63,6 +63,11 @@ def _places(passage: str, text: str, start: int | None, counts: Callable[[str], 
     return [Span(places[at], places[at + len(wanted) - 1] + 1) for at in found]
 
 
+def passage_of(sample: Sample) -> str:
+    """What its question is about: questions with the same passage stay together in a split."""
+    return sample.parts[1].text
+
+
 def question_sample(
     question: str, passage: str, answers: Sequence[str | tuple[str, int]] | None = None, key: str = ""
 ) -> Sample:
