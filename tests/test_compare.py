@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import import_module
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 
 import tiny
 from made_up import made_up
+from pretune.data.demo import Demo
 from pretune.data.samples import Sample, sample
 from pretune.errors import UsageError, UserError
 from pretune.runs import compare as module
@@ -24,7 +26,7 @@ from pretune.runs.compare import Silent, again, compare
 from pretune.runs.comparison import Comparison, Contender, Row
 from pretune.runs.problem import guess_language, kind_of
 from pretune.runs.starts import save_start
-from pretune.runs.verdict import View, choose, hardest, holm, judge, recommend
+from pretune.runs.verdict import View, hardest, holm, judge, recommend
 from pretune.runs.watch import watcher
 
 WORDS = {"cat": ["meow", "purr", "tail", "the", "a"], "dog": ["woof", "bark", "tail", "the", "a"]}
@@ -269,6 +271,7 @@ VECTORS: dict[str, Any] = {"methods": ["wordvectors"], "unlabelled": "none"}
         ({"sizes": [1000]}, "the pool for training has 60 samples"),
         ({"sizes": [2]}, "too small"),
         ({"valid_share": 1.5}, "--valid-share is 1.5"),
+        ({"target": 90.0}, "--target is 90; give a score above 0 and at most 1, such as 0.9"),
         ({"settings": {"recip": {}}}, "did you mean 'recipe'"),
         ({"settings": {"recipe": {"epochs": 3}}}, "none of the recipes here"),
         ({"settings": {"tfidf": {"strenght": 1}}}, "strengths"),
@@ -341,16 +344,6 @@ def verdict(cells: list[Finished]) -> Comparison:
     return judge(cells, View(["text"] * 200), "classification", data, {"tfidf": "TF-IDF"})
 
 
-def test_validation_chooses_even_against_the_test() -> None:
-    cells = [cell("a", "scratch", 100, s, 0.9, 0.7) for s in range(2)]
-    cells += [cell("b", "scratch", 100, s, 0.6, 0.8 + s / 100) for s in range(2)]
-    found = verdict(cells)
-    assert found.ranking[0].method == "a"
-    assert found.best is not None and (found.best.method, found.best.seed) == ("b", 1)
-    assert found.recommendation.startswith("Use b from scratch: 60.0 % accuracy with 100 labels.")
-    assert "Validation data chose it; on the test data a from scratch has 90.0 %" in found.recommendation
-
-
 def test_a_clear_winner_is_said_to_be_one() -> None:
     cells = [cell("tfidf", "scratch", n, s, 0.5 + n / 1000, 0.5) for n in (100, 200) for s in range(3)]
     cells += [cell("b", "books", n, s, 0.75 + n / 1000, 0.8) for n in (100, 200) for s in range(3)]
@@ -365,6 +358,7 @@ def test_a_lead_that_is_luck_is_said_to_be_luck() -> None:
     cells = [cell("tfidf", "scratch", 100, s, 0.80, 0.5, 0.1) for s in range(3)]
     cells += [cell("b", "books", 100, s, 0.81, 0.8, 60.0) for s in range(3)]
     said = verdict(cells).recommendation
+    assert said.startswith("Use b from books: 81.0 % accuracy on the test data with 100 labels, not signif")
     assert "not significantly better than TF-IDF" in said
     assert "TF-IDF cannot be told from it on this test set and trains 600 times as fast." in said
 
@@ -378,12 +372,14 @@ def test_the_hardest_are_those_that_most_get_wrong() -> None:
 
 def test_the_choice_takes_the_best_seed_by_validation() -> None:
     cells = [cell("a", "scratch", 100, seed, 0.5, valid) for seed, valid in enumerate([0.6, 0.9, 0.7])]
-    assert choose({cells[0].row.contender: cells}, "accuracy").seed == 1
+    best = verdict(cells).best
+    assert best is not None and best.seed == 1
 
 
 def test_a_recommendation_can_be_made_again_from_the_file() -> None:
     whole = made_up()
-    assert recommend(whole).startswith("Use ULMFiT from novels, adapted: 80.0 % accuracy with 1,000 labels")
+    assert recommend(whole)[0].startswith("Use ULMFiT from novels, adapted: 80.0 % accuracy on the test data")
+    assert " ".join(recommend(whole)[1:]) == " ".join(whole.reasons)
 
 
 def csv(path: Path, samples: Sequence[Sample]) -> Path:
@@ -423,6 +419,14 @@ def test_mistakes_on_the_command_line_end_in_one_line(arguments: list[str], mess
 
     run = CliRunner().invoke(app, ["compare", *arguments])
     assert run.exit_code == 2 and message in run.output and "Traceback" not in run.output
+
+
+def test_the_demo_has_settings_for_the_methods_asked_for_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = import_module("pretune.cli.compare")
+    monkeypatch.setattr("pretune.data.demo.demo", lambda: Demo(TRAIN, TEST, [], (), []))
+    assert command._demo(None, None, None, ("tfidf",), {})["settings"] == {}
+    with_ulmfit = command._demo(None, None, None, ("tfidf", "ulmfit"), {"recipe": {"epochs": 1}})
+    assert set(with_ulmfit["settings"]) == {"ulmfit", "recipe"}
 
 
 def test_the_demo_names_all_its_settings_in_one_place() -> None:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from pretune.data.conll import sentence
 from pretune.data.samples import Sample
 from pretune.errors import UsageError, UserError
-from pretune.metrics.bootstrap import interval_of, interval_of_sums, paired_bootstrap_of_sums
+from pretune.metrics.bootstrap import interval_of, interval_of_sums, of_sums, resampled, two_sided
 from pretune.metrics.tag_errors import by_length, confusion
 from pretune.metrics.tagging import scores_of, tallies
 from pretune.runs import unigram
@@ -95,8 +95,9 @@ def test_intervals_of_sums_are_those_of_the_whole_metric() -> None:
     mean = np.mean([f1([gold], [said]) for gold, said in zip(golds, runs[0], strict=True)])
     assert abs(mean - figure(tables[0].sum(0))) > 0.01
     perfect = np.array([tallies(golds, golds, "iob2")] * 2)
-    assert paired_bootstrap_of_sums(figure, perfect, tables, resamples=999) == pytest.approx(0.002)
-    assert paired_bootstrap_of_sums(figure, tables, tables, resamples=300) > 0.5
+    runs = {"a": [of_sums(figure, one) for one in perfect], "b": [of_sums(figure, one) for one in tables]}
+    drawn = resampled({who: dict(enumerate(found)) for who, found in runs.items()}, 999)
+    assert two_sided(drawn["a"] - drawn["b"]) == pytest.approx(0.002)
 
 
 def test_spans_are_confused_where_they_have_the_same_words() -> None:

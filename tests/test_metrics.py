@@ -10,7 +10,17 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from pretune.errors import UserError
-from pretune.metrics.bootstrap import interval, interval_of, mcnemar, paired_bootstrap, paired_bootstrap_of
+from pretune.metrics.bootstrap import (
+    error_of_splits,
+    interval,
+    interval_of,
+    mcnemar,
+    of_items,
+    of_mean,
+    on_draws,
+    resampled,
+    two_sided,
+)
 from pretune.metrics.classification import accuracy, by_label, confusion, macro_f1, micro_f1
 from pretune.metrics.regression import mae, pearson, rmse, spearman
 
@@ -106,19 +116,62 @@ def test_ten_thousand_examples_are_resampled_in_seconds():
     assert time.process_time() - start < 3
 
 
+def paired(a, b, resamples=2000):
+    """The p of two approaches, each a list of its seeds."""
+    drawn = resampled({"a": dict(enumerate(a)), "b": dict(enumerate(b))}, resamples)
+    return two_sided(drawn["a"] - drawn["b"])
+
+
 def test_the_paired_bootstrap_sees_a_difference_that_is_there_and_none_that_is_not():
-    better, worse = CHANCE.random(500) < 0.9, CHANCE.random(500) < 0.7
-    assert paired_bootstrap(better, worse) < 0.01
-    assert paired_bootstrap(worse, better) < 0.01
-    assert paired_bootstrap(better, better) == 1
+    better, worse = [of_mean(CHANCE.random(500) < 0.9)], [of_mean(CHANCE.random(500) < 0.7)]
+    assert paired(better, worse) < 0.01
+    assert paired(worse, better) < 0.01
+    assert paired(better, better) == 1
     coins = CHANCE.random((2, 500)) < 0.5
-    assert paired_bootstrap(coins[0], coins[1]) > 0.05
+    assert paired([of_mean(coins[0])], [of_mean(coins[1])]) > 0.05
 
 
 def test_the_paired_bootstrap_takes_any_metric_and_unlike_numbers_of_seeds():
-    wrong = ["z"] * len(GOLDS)
-    assert paired_bootstrap_of(macro_f1, GOLDS, [GOLDS, ANSWERS], [wrong], resamples=200) < 0.02
-    assert paired_bootstrap(np.ones((3, 40)), np.zeros((1, 40))) < 0.01
+    wrong, right = ["z"] * len(GOLDS), of_items(macro_f1, GOLDS, GOLDS)
+    several = [right, of_items(macro_f1, GOLDS, ANSWERS)]
+    assert paired(several, [of_items(macro_f1, GOLDS, wrong)], 200) < 0.02
+    assert paired([of_mean(np.ones(40))] * 3, [of_mean(np.zeros(40))]) < 0.01
+
+
+def runs_of(**approaches):
+    """Tables of examples' scores, (seeds, examples) each."""
+    return {name: {s: of_mean(row) for s, row in enumerate(table)} for name, table in approaches.items()}
+
+
+def test_a_difference_is_paired_by_example_and_by_seed():
+    """A constant lead over answers that vary as they like has no spread at all."""
+    scores = CHANCE.random((3, 60))
+    runs = runs_of(a=scores, b=scores + 0.1)
+    drawn, splits = resampled(runs, 300), on_draws(runs, 300, shared=False)
+    np.testing.assert_allclose(drawn["b"] - drawn["a"], 0.1)
+    np.testing.assert_allclose(splits["b"] - splits["a"], 0.1)
+    assert drawn["a"].std() > 0.005 and splits["a"].std(0).min() > 0.005
+
+
+def test_the_bootstrap_spreads_as_seeds_and_examples_do():
+    """Of 3 seeds whose means vary by 0.05 and 400 examples that vary by 0.4, over 150 experiments."""
+    true = 0.05**2 / 3 + 0.4**2 / 400
+    spreads = []
+    for _ in range(150):
+        table = CHANCE.normal(0, 0.05, (3, 1)) + CHANCE.normal(0, 0.4, (1, 400))
+        spreads.append(resampled(runs_of(a=table), 300)["a"].var())
+    assert np.mean(spreads) == pytest.approx(true, rel=0.15)
+    assert np.mean(spreads) > 1.1 * (0.05**2 / 3 * 2 / 3 + 0.4**2 / 400)  # seeds drawn without the stretch
+
+
+def test_validation_splits_know_as_much_as_their_examples_and_seeds():
+    """Of three seeds with 100 examples each: without any difference of seeds as 300 examples know."""
+    alike = np.tile(np.repeat([1.0, 0.0], 50), (3, 1))
+    apart = alike + np.array([[-0.2], [0.0], [0.2]])
+    found = on_draws(runs_of(alike=alike, apart=apart), 2000, shared=False)
+    assert error_of_splits(found["alike"]) == pytest.approx(0.5 / np.sqrt(300), rel=0.05)
+    assert error_of_splits(found["apart"]) == pytest.approx(0.2 / np.sqrt(3), rel=0.05)
+    assert error_of_splits(found["alike"][:, :1]) == pytest.approx(0.05, rel=0.05)
 
 
 def test_mcnemar_is_the_exact_binomial_test():

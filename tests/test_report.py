@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -41,7 +42,7 @@ def test_the_answer_stands_first() -> None:
     page = html(made_up())
     first = re.search(r"<h1>(.*?)</h1>", page)
     assert first and first[1].startswith(
-        "Use ULMFiT from novels, adapted: 80.0\N{NO-BREAK SPACE}% accuracy with 1,000 labels"
+        "Use ULMFiT from novels, adapted: 80.0\N{NO-BREAK SPACE}% accuracy on the test data with 1,000 labels"
     )
     assert page.index("<h1>") < page.index("<table")
 
@@ -67,11 +68,66 @@ def test_every_approach_is_in_table_curves_and_cost() -> None:
 
 def test_drawings_are_well_formed_and_named_for_readers_without_eyes() -> None:
     drawn = re.findall(r"<svg class=\"plot.*?</svg>", html(made_up()), re.DOTALL)
-    assert len(drawn) == 4
+    assert len(drawn) == 6  # curves, training time and speed, for desks and phones
     for svg in drawn:
         root = ElementTree.fromstring(svg)
         assert root.attrib["role"] == "img" and "1,000" in root.attrib["aria-label"] + "1,000"
         assert root.find("title") is not None
+
+
+def test_tables_have_captions_and_heads_and_what_scrolls_takes_the_keyboard() -> None:
+    page, parser = html(made_up()), Tags()
+    parser.feed(page)
+    tags = [tag for tag, _ in parser.seen]
+    assert tags.count("table") == tags.count("caption") == 5
+    assert all("scope" in attributes for tag, attributes in parser.seen if tag == "th")
+    assert all(
+        (attributes.get("tabindex"), attributes.get("role")) == ("0", "region") and attributes["aria-label"]
+        for _, attributes in parser.seen
+        if attributes.get("class") == "scroll"
+    )
+    heads = [int(tag[1]) for tag in tags if re.fullmatch("h[1-6]", tag)]
+    assert heads[0] == 1 and heads.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(heads))
+    assert tags.count("details") == tags.count("summary") == 1
+
+
+def test_reasons_are_a_list_under_the_headline() -> None:
+    page, text = html(made_up()), markdown(made_up())
+    listed = re.findall(r"<li>(.*?)</li>", page[page.index('class="reasons"') : page.index("</header>")])
+    said = [one.replace("\N{NO-BREAK SPACE}", " ") for one in map(unescape, listed)]
+    assert said == made_up().reasons and len(said) > 4
+    assert all(f"- {reason}" in text for reason in said)
+
+
+def test_the_front_the_choice_the_gains_and_the_labels_for_the_target_are_shown() -> None:
+    page, text = html(made_up()), markdown(made_up())
+    assert page.count(">recommended<") == 1 and page.count(">efficient<") == 3
+    assert page.count("no better anywhere than TF-IDF") == 2 and text.count("| behind TF-IDF |") == 2
+    (speed,) = re.findall(r"<svg class=\"plot speed.*?</svg>", page[: page.rindex("plot speed")], re.DOTALL)
+    assert speed.count('class="ring') == 3 and "on the Pareto front" in speed
+    assert "How many labels for 85.0 %?" in page
+    assert "about 4,000 labels (95 % interval 2,500 to more than 10,000)" in page
+    assert "TF-IDF</dt><dd>not within 10 times the labels (10,000)" in page
+    gain = "| ULMFiT from novels, adapted | +20.0 (+8.0 to +30.0) | +10.0 (+3.0 to +15.0) |"
+    assert gain in text and "<strong>+20.0</strong>" in page
+    assert "9.0 ± 3.0" in page and "| 80.0 | 1.0 | best ✓ |" in text
+
+
+def test_curves_go_on_dotted_to_four_times_the_labels() -> None:
+    one = next(iter(series(made_up()).values()))
+    assert [point.x for point in one.beyond] == [1000, 2000, 4000]
+    drawn = plots.curves([one], style("accuracy"), "accuracy", target=0.85)
+    assert drawn.count('class="line beyond c') == 1 and drawn.count('class="band haze') == 1
+    assert 'class="target"' in drawn and "by its curve 8" in drawn
+
+
+def test_a_comparison_of_an_earlier_version_still_makes_a_report() -> None:
+    new = ("evidence", "reasons", "gains", "learning_curves", "standings")
+    older = {name: value for name, value in made_up().to_dict().items() if name not in new}
+    page = html(Comparison.from_dict(older))
+    assert "Validation (200\N{NO-BREAK SPACE}samples" in page or "Validation (200 samples" in page
+    assert "efficient" not in page[page.index("<table") :] and "pretrained start bring" not in page
 
 
 def test_one_size_needs_no_curves() -> None:
@@ -95,7 +151,7 @@ def test_many_labels_show_their_worst_confusions() -> None:
 def test_markdown_tables_keep_their_columns() -> None:
     text = markdown(made_up())
     tables = [block.splitlines() for block in text.split("\n\n") if block.lstrip().startswith("|")]
-    assert len(tables) == 3
+    assert len(tables) == 5
     for table in tables:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table if line}) == 1
     assert "tautly \\| orchestrated" in text and "\\*that\\*" in text

@@ -34,7 +34,7 @@ def compare(
         Path | None,
         typer.Argument(
             metavar="TRAIN",
-            help="Labelled file (csv, tsv, jsonl, parquet, conll, conllu) or folder per class.",
+            help="Labelled file (csv, tsv, jsonl, parquet, conll, conllu, SQuAD's json) or folder per class.",
         ),
     ] = None,
     test: Annotated[
@@ -55,7 +55,7 @@ def compare(
         typer.Option(
             "--task",
             help="classification: one label, many labels or a number; choice: multiple choice; tagging: a "
-            "tag for each word.",
+            "tag for each word; qa: answers in passages; srl: semantic roles; coref: coreference.",
         ),
     ] = "classification",
     text: Text = None,
@@ -67,8 +67,10 @@ def compare(
         str | None,
         typer.Option(
             "--methods",
-            help="Of tfidf (in tagging unigram, each word's most frequent tag), wordvectors, ulmfit, elmo, "
-            "gpt, bert; commas between. If not given the first three and those of --from.",
+            help="Of tfidf, wordvectors, ulmfit, elmo, gpt, bert; commas between. In place of tfidf tagging "
+            "has unigram (each word's most frequent tag), qa window (words nearest to the question's), srl "
+            "rolecounts (by place and word), coref strings (the same words). If not given the first three "
+            "and those of --from.",
         ),
     ] = None,
     recipes: Annotated[
@@ -83,7 +85,8 @@ def compare(
         str | None,
         typer.Option(
             "--sizes",
-            help="Numbers of labels (of tagged sentences), such as 100,500,all. If not given "
+            help="Numbers of labels (tagged sentences, questions, predicates, documents), such as "
+            "100,500,all. If not given "
             "100,200,500,1000; a small pool whole.",
         ),
     ] = None,
@@ -133,6 +136,14 @@ def compare(
         int | None,
         typer.Option("--jobs", help="Trainings at a time; one a core, or one on a GPU, if not given."),
     ] = None,
+    target: Annotated[
+        float | None,
+        typer.Option(
+            "--target",
+            help="A score, such as 0.9: how many labels does it take, by learning curves of three sizes or "
+            "more? The best score if not given.",
+        ),
+    ] = None,
     only: Annotated[
         str | None,
         typer.Option(
@@ -151,12 +162,15 @@ def compare(
 
     Trains methods × recipes × sizes × seeds on the same samples, beside a plain baseline (TF-IDF with
     logistic regression) and the same encoders from scratch. OUT gets report.html, report.md, comparison.json
-    and best/, a model that `pretune predict` uses. Epochs, models and the recommendation are chosen by
-    validation data alone. Interrupted, the same command goes on; finished trainings are never run again.
+    and best/, a model that `pretune predict` uses. Epochs and models are chosen by validation data, and so is
+    the recommendation: the simplest approach within one standard error of the best, unless the test data say
+    clearly that it is worse. Interrupted, the same command goes on; finished trainings are never run again.
 
     Example: pretune compare train.csv --text review --label stars --from models/en --out report
 
     Tags of words: pretune compare train.conll --test test.conll --task tagging --from models/en --out report
+
+    Answers in passages: pretune compare train.json --test dev.json --task qa --from models/bert --out report
 
     Settings: recipe.epochs=4 for all, ulmfit.recipe.lr=0.005 for one method
     """
@@ -184,7 +198,7 @@ def compare(
     if demo and task != "classification":
         raise UsageError(f"--task {task} cannot be given with --demo, whose texts are classified")
     if demo:
-        given |= _demo(train, test, unlabelled, given["settings"])
+        given |= _demo(train, test, unlabelled, chosen, given["settings"])
     elif train is None:
         raise UsageError("TRAIN is missing: give a labelled file, or --demo")
     else:
@@ -214,6 +228,7 @@ def compare(
             jobs=jobs,
             device=device,
             only=only,
+            target=target,
             out=out,
             watch=watcher(console),
         )
@@ -251,7 +266,11 @@ def _paths(said: Sequence[str] | None) -> Any:
 
 
 def _demo(
-    train: Path | None, test: Path | None, unlabelled: Sequence[str] | None, said: dict[str, Any]
+    train: Path | None,
+    test: Path | None,
+    unlabelled: Sequence[str] | None,
+    methods: Sequence[str],
+    said: dict[str, Any],
 ) -> dict[str, Any]:
     """The built-in data set in place of files."""
     from pretune.config import merge
@@ -268,5 +287,5 @@ def _demo(
         "unlabelled": data.unlabelled,
         "language": "en",
         "name": "which library does this documentation come from?",
-        "settings": merge(DEMO.settings, said),
+        "settings": merge({name: x for name, x in DEMO.settings.items() if name in methods}, said),
     }

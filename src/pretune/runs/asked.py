@@ -2,7 +2,7 @@
 
 A task joins by an entry in `ASKED`. Its golds and what `Answer.said` gives must be plain values (text,
 numbers, tuples), since cells keep them as JSON. A metric that is neither accuracy nor one of
-`verdict.METRICS` needs the task's `tallies` and `scores_of`: intervals and tests then add up what drawn
+`weighing.METRICS` needs the task's `tallies` and `scores_of`: intervals and tests then add up what drawn
 samples say. A baseline is a method without an encoder, as `unigram.py` is one.
 """
 

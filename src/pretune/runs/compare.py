@@ -83,6 +83,7 @@ def compare(
     device: str = "auto",
     only: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    target: float | None = None,
     out: Path | str = "pretune-report",
     name: str | None = None,
     command: str | None = None,
@@ -95,8 +96,9 @@ def compare(
     `task` is classification, choice, tagging, qa, srl or coref; `choices` are columns for the second.
     `unlabelled` are files (`Path`) or texts (`str`): every pretrained encoder of `from_` is adapted to them
     and to the training texts, and a method without a start learns from them. None stands for the
-    training texts alone, "none" for nothing: no adaptation. Finished trainings in `out` are kept: called
-    again, it goes on where it stopped. A script that calls this with several jobs needs
+    training texts alone, "none" for nothing: no adaptation. `target` is the score that learning curves are
+    read at, to say how many labels it takes; without it the best score there is. Finished trainings in `out`
+    are kept: called again, it goes on where it stopped. A script that calls this with several jobs needs
     `if __name__ == "__main__":`.
 
         compare("train.csv", text="review", label="stars", from_=["models/en"]).recommendation
@@ -118,6 +120,7 @@ def compare(
         device,
         only,
         settings or {},
+        target,
     )
     options.check(out)
     reading = {"text": _listed(text), "label": _listed(label), "label_separator": label_separator}
@@ -226,7 +229,8 @@ def _run(
     cells = [cell for name in plan if (cell := Finished.read(cell_path(out, name)))]
     assert len(cells) == len(plan)
     data = _data(problem, found, out, workers, titles)
-    comparison = judge(cells, _view(problem, found[0].setting), problem.data.task, data, titles)
+    view = _view(problem, found[0].setting)
+    comparison = judge(cells, view, problem.data.task, data, titles, target=options.target)
     _keep_best(comparison, plan, cells, problem, out)
     comparison = replace(
         comparison,
@@ -344,8 +348,10 @@ def _method_notes(problem: Problem, options: Options, comparison: Comparison) ->
         f"Sizes count all {comparison.counted} used: {share} of them choose epochs and models (validation), "
         "the rest train. " + BASELINES[ASKED[problem.data.task].baseline].refitted,
         "A seed draws the same samples for every approach, and larger sizes contain the smaller ones.",
-        "Recommendation and best/ are chosen by validation data; test data only report. "
-        "The tests against the first row of the ranking take that row as found on the test data.",
+        "The recommendation, and so best/, is the simplest approach within one standard error of the best on "
+        "validation data (Breiman et al. 1984); only where the test data say clearly that it is worse than "
+        "another do they choose instead, which is then said. The tests against the first row of the ranking "
+        "take that row as found on the test data.",
         "Peak memory is that of the whole process while it trains: libraries, and what earlier trainings "
         "left in it, included.",
         "From scratch an encoder has the vocabulary of its pretrained sister and, without --recipes, the "

@@ -21,12 +21,22 @@ class Contender(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Row:
-    """One training: a finished cell."""
+class Said:
+    """What is said of one contender."""
 
     method: str
     recipe: str
     start: str
+
+    @property
+    def contender(self) -> Contender:
+        return Contender(self.method, self.recipe, self.start)
+
+
+@dataclass(frozen=True)
+class Row(Said):
+    """One training: a finished cell."""
+
     size: int  # labels used, those for validation included
     seed: int
     score: float  # the task's metric on the test data
@@ -36,18 +46,11 @@ class Row:
     parameters: int
     predictions_per_second: float
 
-    @property
-    def contender(self) -> Contender:
-        return Contender(self.method, self.recipe, self.start)
-
 
 @dataclass(frozen=True)
-class Rank:
+class Rank(Said):
     """A contender at one size, over its seeds."""
 
-    method: str
-    recipe: str
-    start: str
     size: int
     mean: float
     sd: float  # over seeds
@@ -55,18 +58,11 @@ class Rank:
     high: float
     p_value: float | None  # against the best of this size, Holm-corrected; None for the best itself
 
-    @property
-    def contender(self) -> Contender:
-        return Contender(self.method, self.recipe, self.start)
-
 
 @dataclass(frozen=True)
-class Test:
+class Test(Said):
     """The best of the largest size against another contender, on the same test samples."""
 
-    method: str
-    recipe: str
-    start: str
     difference: float  # of the means
     p_bootstrap: float
     p_mcnemar: float | None  # only where an answer is right or wrong
@@ -76,19 +72,64 @@ class Test:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The contender that validation chose, and its best seed there: what lies in best/."""
+class Choice(Said):
+    """The contender that is recommended, and its best seed on validation data: what lies in best/."""
 
-    method: str
-    recipe: str
-    start: str
     size: int
     seed: int
     validation_mean: float
+    chosen_by: str = "validation"  # or "test", where validation's choice is clearly worse on the test data
+    optimism: float = 0.0  # of a choice by test data: by about so much its score there may be too good
+
+
+@dataclass(frozen=True)
+class Evidence(Said):
+    """What one kind of data says of a contender at the largest size, beside the best there."""
+
+    data: str  # "validation" or "test"
+    mean: float  # over seeds
+    optimism: float  # of the best of several epochs or strengths, on validation data; taken off before `gap`
+    gap: float  # to the best: how much worse, never negative
+    error: float  # one standard error of the gap, paired by examples and seeds
+    p_holm: float | None = None  # of no gap, where it was tested; None for the best itself
 
     @property
-    def contender(self) -> Contender:
-        return Contender(self.method, self.recipe, self.start)
+    def within(self) -> bool:
+        """Whether it lies within one standard error of the best."""
+        return self.gap <= self.error
+
+
+@dataclass(frozen=True)
+class Gain(Said):
+    """What a start brings over the same method from scratch, with 95 % interval; positive is better."""
+
+    scratch_recipe: str
+    size: int
+    gain: float  # of the means over the same seeds and test samples
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Curve(Said):
+    """score = c - a n^-b through a contender's sizes n, and the labels it needs for the target."""
+
+    c: float
+    a: float
+    b: float
+    target: float
+    labels: int | None  # None: not within ten times the labels
+    labels_low: int | None  # 95 % interval; None: beyond ten times the labels
+    labels_high: int | None
+    band: list[dict[str, float]]  # size, score, low, high: from the largest size on
+
+
+@dataclass(frozen=True)
+class Standing(Said):
+    """Whether a contender is on the Pareto front of score, training time, peak memory and speed."""
+
+    efficient: bool
+    dominated_by: dict[str, str] | None  # the first in the ranking that is nowhere worse and somewhere better
 
 
 @dataclass(frozen=True)
@@ -103,22 +144,15 @@ class Hard:
 
 
 @dataclass(frozen=True)
-class Mix:
+class Mix(Said):
     """Which layers the scalar mix of one training listens to."""
 
-    method: str
-    recipe: str
-    start: str
     size: int
     seed: int
     place: str  # input or output of the task's BiLSTM, after the member's name in an ensemble
     layers: list[int]  # which of the encoder's, 0 the lowest
     weights: list[float]  # after the softmax
     gamma: float
-
-    @property
-    def contender(self) -> Contender:
-        return Contender(self.method, self.recipe, self.start)
 
 
 @dataclass(frozen=True)
@@ -154,6 +188,11 @@ class Comparison:
     mixes: list[Mix] = field(default_factory=list)
     lengths: list[dict[str, Any]] = field(default_factory=list)  # of spans: length, true, said, f1
     breakdowns: list[Breakdown] = field(default_factory=list)  # of the chosen model's errors
+    evidence: list[Evidence] = field(default_factory=list)  # that the recommendation rests on
+    reasons: list[str] = field(default_factory=list)  # the recommendation's sentences after the first
+    gains: list[Gain] = field(default_factory=list)
+    learning_curves: list[Curve] = field(default_factory=list)  # of contenders with three sizes or more
+    standings: list[Standing] = field(default_factory=list)
 
     @property
     def counted(self) -> str:
@@ -190,6 +229,7 @@ class Comparison:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Comparison:
         many = {"rows": Row, "ranking": Rank, "tests": Test, "hardest": Hard, "mixes": Mix}
+        many |= {"evidence": Evidence, "gains": Gain, "learning_curves": Curve, "standings": Standing}
         many |= {"breakdowns": Breakdown}
         lists = {name: [kind(**x) for x in values.get(name, [])] for name, kind in many.items()}
         best = Choice(**values["best"]) if values["best"] else None

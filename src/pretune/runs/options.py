@@ -47,6 +47,8 @@ class Options:
     """A pattern of method/recipe/start/size/seed: the only trainings to run."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Tables such as {"recipe": {"epochs": 4}}, or for one method {"ulmfit": {"recipe": {"epochs": 4}}}."""
+    target: float | None = None
+    """The score that learning curves are read at: how many labels does it take?"""
 
     def check(self, out: Path) -> None:
         """Raise before anything is read if this cannot work."""
@@ -75,6 +77,10 @@ class Options:
                 raise UsageError(
                     f"--{option} is {getattr(self, name)}; give a number between 0 and 1, such as 0.2"
                 )
+        if self.target is not None and not 0 < self.target <= 1:
+            raise UsageError(
+                f"--target is {self.target:g}; give a score above 0 and at most 1, such as 0.9 for 90 %"
+            )
         for name in ("seed", "folder", "resume", "quiet", "label"):
             if name in self.settings.get("fitting", {}):
                 raise UsageError(f"fitting.{name} is the comparison's own; --seed and --out choose it")

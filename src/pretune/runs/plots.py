@@ -30,6 +30,8 @@ class Series:
     colour: str
     open: bool
     points: tuple[Point, ...]
+    beyond: tuple[Point, ...] = ()  # where its fitted curve goes on, from the largest size
+    efficient: bool = False  # on the Pareto front
 
 
 @dataclass(frozen=True)
@@ -56,72 +58,46 @@ class Frame:
         return self.height - self.bottom - share * (self.height - self.top - self.bottom)
 
 
-def curves(series: Sequence[Series], style: Style, metric: str, narrow: bool = False) -> str:
-    """The metric over labelled samples: a line and its 95 % band for each contender."""
+def curves(
+    series: Sequence[Series], style: Style, metric: str, narrow: bool = False, target: float | None = None
+) -> str:
+    """The metric over labelled samples: a line and its 95 % band for each contender.
+
+    Dotted lines go on by the fitted curves; `target` is a line across.
+    """
     points = [p for s in series for p in s.points]
+    beyond = [p for s in series for p in s.beyond]
     sizes = sorted({p.x for p in points})
     names = [f"{s.name} {style(s.points[-1].y, unit=False)}" for s in series]
     space = 12 if narrow else 24 + max(map(len, names)) * LETTER
-    y_low, y_high, ticks = y_axis(points, style)
+    y_low, y_high, ticks = y_axis([*points, *(Point(p.x, p.y, p.y, p.y) for p in beyond)], style)
     x_low, x_high = (sizes[0], sizes[-1]) if len(sizes) > 1 else (sizes[0] / 2, sizes[0] * 2)
+    x_high = max([x_high, *(p.x for p in beyond)])
     width, height = (360.0, 300.0) if narrow else (760.0, 400.0)
     frame = Frame(width, height, 46, space, 16, 46, x_low, x_high, y_low, y_high)
-    drawn = _grid(
-        frame, ticks, style, _apart(sizes, frame), lambda x: f"{x:,.0f}", "labelled samples", metric
-    )
-    drawn += [_band(s, frame) for s in series if len(s.points) > 1]
+    marks = apart([*sizes, *({x_high} - {*sizes})], frame)
+    drawn = grid(frame, ticks, style, marks, lambda x: f"{x:,.0f}", "labelled samples", metric)
+    if target is not None and y_low <= target <= y_high:
+        at = frame.y(target)
+        drawn.append(f'<path class="target" d="M{frame.left} {at:.1f}H{frame.width - frame.right:.1f}"/>')
+    drawn += [_band(s.points, s.colour, frame) for s in series if len(s.points) > 1]
+    drawn += [_band(s.beyond, f"haze {s.colour}", frame) for s in series if s.beyond]
     for one in reversed(series):  # the best on top
         drawn.append(_line(one, frame))
     if not narrow:
-        heights = spread([frame.y(s.points[-1].y) for s in series], 18, frame.top + 4, height - frame.bottom)
-        for one, name, at in zip(series, names, heights, strict=True):
-            x, y = frame.x(one.points[-1].x), frame.y(one.points[-1].y)
-            drawn.append(f'<path class="lead {one.colour}" d="M{x + 7:.1f} {y:.1f}L{x + 16:.1f} {at:.1f}"/>')
-            drawn.append(_text(x + 20, at + 4.5, name, f"name {one.colour}"))
+        last = [(s.beyond or s.points)[-1] for s in series]
+        heights = spread([frame.y(p.y) for p in last], 18, frame.top + 4, height - frame.bottom)
+        for one, end, name, to in zip(series, last, names, heights, strict=True):
+            x, y = frame.x(end.x), frame.y(end.y)
+            drawn.append(f'<path class="lead {one.colour}" d="M{x + 7:.1f} {y:.1f}L{x + 16:.1f} {to:.1f}"/>')
+            drawn.append(text(x + 20, to + 4.5, name, f"name {one.colour}"))
     said = "; ".join(
-        f"{s.name}: " + ", ".join(f"{style(p.y)} with {p.x:,.0f}" for p in s.points) for s in series
+        f"{s.name}: "
+        + ", ".join(f"{style(p.y)} with {p.x:,.0f}" for p in s.points)
+        + "".join(f", by its curve {style(p.y)} with {p.x:,.0f}" for p in s.beyond[-1:])
+        for s in series
     )
-    return _svg(frame, "curves", f"{metric} over the number of labelled samples", said, drawn)
-
-
-def cost(series: Sequence[Series], style: Style, metric: str, narrow: bool = False) -> str:
-    """The metric over seconds of training, one point for each contender."""
-    points = [s.points[0] for s in series]
-    y_low, y_high, ticks = y_axis(points, style)
-    seconds = [max(p.x, 0.01) for p in points]
-    ends = min(seconds) / (1.6 if narrow else 1.4), max(seconds) * (1.6 if narrow else 1.4)
-    if ends[1] / ends[0] < 10:  # at least a decade, or noise looks like a difference
-        middle = (ends[0] * ends[1]) ** 0.5
-        ends = middle / 10**0.5, middle * 10**0.5
-    width, height = (360.0, 300.0) if narrow else (760.0, 360.0)
-    frame = Frame(width, height, 46, 20, 16, 46, *ends, y_low, y_high)
-    marks = [m * 10.0**e for e in range(-3, 7) for m in (1, 3) if ends[0] <= m * 10.0**e <= ends[1]]
-    drawn = _grid(frame, ticks, style, _apart(marks, frame, 58), _short_seconds, "training time", metric)
-    taken = [
-        (frame.x(x) - 8, frame.y(p.high), 16.0, frame.y(p.low) - frame.y(p.high))
-        for x, p in zip(seconds, points, strict=True)
-    ]
-    for one, x_data in zip(series, seconds, strict=True):
-        point = one.points[0]
-        x, y = frame.x(x_data), frame.y(point.y)
-        drawn.append(
-            f'<path class="whisker {one.colour}" '
-            f'd="M{x:.1f} {frame.y(point.low):.1f}V{frame.y(point.high):.1f}"/>'
-        )
-        drawn.append(_dot(x, y, one))
-    for one, x_data in zip(series, seconds, strict=True):
-        if narrow:
-            continue
-        x, y = frame.x(x_data), frame.y(one.points[0].y)
-        box = place(x, y, len(one.name) * LETTER, frame, taken)
-        taken.append(box)
-        left = box[0] < x  # then the name ends at the point, however wide the reader's font is
-        at = box[0] + box[2] if left else box[0]
-        drawn.append(_text(at, box[1] + 13, one.name, f"name {one.colour}{' end' if left else ''}"))
-    said = "; ".join(
-        f"{s.name}: {style(s.points[0].y)} for {seconds_text(s.points[0].x)} of training" for s in series
-    )
-    return _svg(frame, "cost", f"{metric} over training time", said, drawn)
+    return svg(frame, "curves", f"{metric} over the number of labelled samples", said, drawn)
 
 
 def interval(point: Point, low: float, high: float, colour: str, opened: bool, said: str) -> str:
@@ -159,11 +135,11 @@ def shares(
             texts.append(
                 f'<path class="seed" d="M{x(min(own)):.1f} {y + 8.5:.1f}H{x(max(own)):.1f}{marks}"/>'
             )
-        texts.append(_text(left - 8, y + 13, labels[k], "tick end"))
-        texts.append(_text(x(max(own)) + 8, y + 13, f"{mean:.0%}".replace("%", " %"), "tick"))
+        texts.append(text(left - 8, y + 13, labels[k], "tick end"))
+        texts.append(text(x(max(own)) + 8, y + 13, f"{mean:.0%}".replace("%", " %"), "tick"))
     bars.append(f'<path class="equal" d="M{x(1 / len(labels)):.1f} 0V{height:.0f}"/>')
     frame = Frame(left + width + 48, height, 0, 0, 0, 0, 1, 10, 0, 1)
-    return _svg(frame, "shares", "the share of each layer", said, [*bars, *texts])
+    return svg(frame, "shares", "the share of each layer", said, [*bars, *texts])
 
 
 def swatch(series: Series) -> str:
@@ -171,7 +147,7 @@ def swatch(series: Series) -> str:
     dashed = " dashed" if series.open else ""
     return (
         f'<svg class="swatch" viewBox="0 0 26 14" aria-hidden="true">'
-        f'<path class="line {series.colour}{dashed}" d="M1 7H25"/>{_dot(13, 7, series)}</svg>'
+        f'<path class="line {series.colour}{dashed}" d="M1 7H25"/>{dot(13, 7, series)}</svg>'
     )
 
 
@@ -217,7 +193,7 @@ def place(x: float, y: float, width: float, frame: Frame, taken: Sequence[Box]) 
     tried = [
         (left, y + dy, width, 17.0)
         for dy in (-9, -26, 9, -42, 26, -58, 42, -74, 58)
-        for left in (x + 10, x - width - 10)
+        for left in (x + 13, x - width - 13)
     ]
     inside = [
         b
@@ -236,7 +212,7 @@ def _overlap(a: Box, b: Box) -> float:
     return max(0.0, wide) * max(0.0, high)
 
 
-def _apart(values: Sequence[float], frame: Frame, gap: float = 40) -> list[float]:
+def apart(values: Sequence[float], frame: Frame, gap: float = 40) -> list[float]:
     """The values whose labels fit on the x axis: from the right, every one `gap` px from the last."""
     kept: list[float] = []
     for value in sorted(values, reverse=True):
@@ -245,7 +221,7 @@ def _apart(values: Sequence[float], frame: Frame, gap: float = 40) -> list[float
     return kept
 
 
-def _grid(
+def grid(
     frame: Frame,
     y_ticks: Sequence[float],
     style: Style,
@@ -262,13 +238,13 @@ def _grid(
     for y in y_ticks:
         at = frame.y(y)
         drawn.append(f'<path class="grid" d="M{frame.left} {at:.1f}H{right:.1f}"/>')
-        drawn.append(_text(frame.left - 8, at + 4.5, short(y, unit=False), "tick end"))
+        drawn.append(text(frame.left - 8, at + 4.5, short(y, unit=False), "tick end"))
     for x in x_ticks:
         at = frame.x(x)
         drawn.append(f'<path class="tickmark" d="M{at:.1f} {floor_}v5"/>')
-        drawn.append(_text(at, floor_ + 20, x_text(x), "tick middle"))
+        drawn.append(text(at, floor_ + 20, x_text(x), "tick middle"))
     unit = f" ({style.unit.strip()})" if style.unit else ""
-    drawn.append(_text((frame.left + right) / 2, frame.height - 6, x_name, "axis middle"))
+    drawn.append(text((frame.left + right) / 2, frame.height - 6, x_name, "axis middle"))
     drawn.append(
         f'<text class="axis middle" transform="translate(11 {(frame.top + floor_) / 2:.1f}) rotate(-90)">'
         f"{escape(y_name + unit)}</text>"
@@ -276,32 +252,41 @@ def _grid(
     return drawn
 
 
-def _short_seconds(seconds: float) -> str:
+def short_seconds(seconds: float) -> str:
     return f"{seconds:g} s" if seconds < 120 else seconds_text(seconds)
 
 
 def _line(series: Series, frame: Frame) -> str:
-    path = "L".join(f"{frame.x(p.x):.1f} {frame.y(p.y):.1f}" for p in series.points)
-    dots = "".join(_dot(frame.x(p.x), frame.y(p.y), series) for p in series.points)
-    return f'<path class="line {series.colour}{" dashed" if series.open else ""}" d="M{path}"/>{dots}'
+    path = _path([(p.x, p.y) for p in series.points], frame)
+    dots = "".join(dot(frame.x(p.x), frame.y(p.y), series) for p in series.points)
+    line = f'<path class="line {series.colour}{" dashed" if series.open else ""}" d="M{path}"/>{dots}'
+    if not series.beyond:
+        return line
+    onward = _path([(p.x, p.y) for p in series.beyond], frame)
+    return f'{line}<path class="line beyond {series.colour}" d="M{onward}"/>'
 
 
-def _band(series: Series, frame: Frame) -> str:
-    above = [f"{frame.x(p.x):.1f} {frame.y(p.high):.1f}" for p in series.points]
-    below = [f"{frame.x(p.x):.1f} {frame.y(p.low):.1f}" for p in reversed(series.points)]
-    return f'<path class="band {series.colour}" d="M{"L".join(above + below)}Z"/>'
+def _band(points: Sequence[Point], colour: str, frame: Frame) -> str:
+    above, below = [(p.x, p.high) for p in points], [(p.x, p.low) for p in reversed(points)]
+    return f'<path class="band {colour}" d="M{_path([*above, *below], frame)}Z"/>'
 
 
-def _dot(x: float, y: float, series: Series) -> str:
+def _path(points: Sequence[tuple[float, float]], frame: Frame) -> str:
+    """Never above or below the frame."""
+    held = ((x, min(max(y, frame.y_low), frame.y_high)) for x, y in points)
+    return "L".join(f"{frame.x(x):.1f} {frame.y(y):.1f}" for x, y in held)
+
+
+def dot(x: float, y: float, series: Series) -> str:
     kind = "hollow" if series.open else "full"
     return f'<circle class="{kind} {series.colour}" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>'
 
 
-def _text(x: float, y: float, text: str, kind: str) -> str:
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>'
+def text(x: float, y: float, said: str, kind: str) -> str:
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}">{escape(said)}</text>'
 
 
-def _svg(frame: Frame, name: str, title: str, said: str, drawn: Sequence[str]) -> str:
+def svg(frame: Frame, name: str, title: str, said: str, drawn: Sequence[str]) -> str:
     return (
         f'<svg class="plot {name}" viewBox="0 0 {frame.width:g} {frame.height:g}" role="img" '
         f'aria-label="{escape(title)}. {escape(said)}"><title>{escape(title)}</title>{"".join(drawn)}</svg>'

@@ -9,22 +9,18 @@ from typing import Any
 
 from pretune.runs import plots
 from pretune.runs.comparison import (
-    BASELINES,
     Breakdown,
     Comparison,
     Contender,
-    Rank,
-    bytes_text,
     contender_names,
-    count_text,
     p_text,
     seconds_text,
     style,
 )
 from pretune.runs.files import write_json, write_text
 from pretune.runs.mixes import heard
+from pretune.runs.report_scores import costs, curves, evidence, gains, ranking, series
 
-COLOURS = 8  # c0 … c7 in the template; c0 is the baseline's
 WIDEST = 12  # labels of a confusion matrix that is drawn whole
 
 
@@ -58,7 +54,7 @@ def _render(template: str, comparison: Comparison, escaped: bool) -> str:
     environment.filters["cell"] = _cell
     said = context(comparison)
     if escaped:
-        said |= {name: _unbroken(said[name]) for name in ("headline", "rest")}
+        said |= {"headline": _unbroken(said["headline"]), "reasons": [*map(_unbroken, said["reasons"])]}
     return environment.get_template(template).render(said)
 
 
@@ -74,7 +70,7 @@ def context(comparison: Comparison) -> dict[str, Any]:
     return {
         "title": f"pretune compare: {comparison.data['name']}",
         "headline": first,
-        "rest": rest,
+        "reasons": comparison.reasons or ([rest] if rest else []),
         "data": comparison.data,
         "facts": _facts(comparison),
         "metric": comparison.metric.replace("_", " "),
@@ -96,9 +92,11 @@ def context(comparison: Comparison) -> dict[str, Any]:
         "notes": comparison.notes,
         "commands": comparison.commands,
         "versions": comparison.versions,
-        **_ranking(comparison),
-        **_curves(comparison),
-        **_cost(comparison),
+        **ranking(comparison),
+        **evidence(comparison),
+        **curves(comparison),
+        **gains(comparison),
+        **costs(comparison),
         "mixes": _mixes(comparison),
     }
 
@@ -107,41 +105,6 @@ def headline(recommendation: str) -> tuple[str, str]:
     """The first sentence, and the rest."""
     first, *rest = re.split(r"(?<=\.)\s+(?=[A-Z])", recommendation, maxsplit=1)
     return first, rest[0] if rest else ""
-
-
-def series(comparison: Comparison) -> dict[Contender, plots.Series]:
-    """Each contender with its colour, name and points over sizes, in the order of the ranking."""
-    names = contender_names(comparison.contenders, comparison.titles)
-    colours = _colours(comparison.contenders)
-    found = {}
-    for one in comparison.contenders:
-        ranks = [r for size in comparison.sizes if (r := comparison.rank(one, size))]
-        points = tuple(plots.Point(r.size, r.mean, r.low, r.high) for r in ranks)
-        random_start = one.start == "scratch" and one.method not in BASELINES
-        found[one] = plots.Series(names[one], f"c{colours[one]}", random_start, points)
-    return found
-
-
-def _colours(contenders: Sequence[Contender]) -> dict[Contender, int]:
-    """The baseline is grey; a method from scratch has the colour of the same method with a start."""
-    colours = {one: 0 for one in contenders if one.method in BASELINES}
-    free = 0
-    trained = sorted(
-        (one for one in contenders if one.method not in BASELINES), key=lambda one: one.start == "scratch"
-    )
-    for one in trained:
-        alike = [
-            other
-            for other in colours
-            if one.start == "scratch" and other.method == one.method and other.start != "scratch"
-        ]
-        used = {
-            colours[other] for other in colours if other.start == "scratch" and other.method == one.method
-        }
-        shared = next((colours[other] for other in alike if colours[other] not in used), None)
-        colours[one] = shared if shared is not None else 1 + free % (COLOURS - 1)
-        free += shared is None
-    return colours
 
 
 def _facts(comparison: Comparison) -> list[tuple[str, str]]:
@@ -153,92 +116,11 @@ def _facts(comparison: Comparison) -> list[tuple[str, str]]:
         ("seeds", str(len({row.seed for row in comparison.rows}))),
         ("trainings", str(len(comparison.rows))),
     ]
+    if data.get("valid"):
+        facts.insert(1, ("validation", f"{data['valid']:,} a seed"))
     if data["labels"]:
-        facts.insert(2, ("labels", str(len(data["labels"]))))
+        facts.insert(-3, ("labels", str(len(data["labels"]))))
     return facts
-
-
-def _ranking(comparison: Comparison) -> dict[str, Any]:
-    from markupsafe import Markup
-
-    top, say, all_series = comparison.top(), style(comparison.metric), series(comparison)
-    low, high, _ = plots.y_axis([plots.Point(r.size, r.mean, r.low, r.high) for r in top], say)
-    rows = []
-    for rank in top:
-        one = all_series[rank.contender]
-        said = f"{say(rank.mean)}, 95 % interval {say(rank.low)} to {say(rank.high)}"
-        point = plots.Point(rank.size, rank.mean, rank.low, rank.high)
-        rows.append(
-            {
-                "name": one.name,
-                "swatch": Markup(plots.swatch(one)),
-                "interval": Markup(plots.interval(point, low, high, one.colour, one.open, said)),
-                "mean": say(rank.mean),
-                "sd": say(rank.sd, unit=False),
-                "low": say(rank.low, unit=False),
-                "high": say(rank.high, unit=False),
-                "p": p_text(rank.p_value),
-                **_costs(comparison, rank),
-            }
-        )
-    return {"ranking": rows, "axis": (say(low), say(high))}
-
-
-def _costs(comparison: Comparison, rank: Rank) -> dict[str, str]:
-    def cost(what: str) -> float:
-        return comparison.cost(rank.contender, rank.size, what)
-
-    return {
-        "seconds": seconds_text(cost("train_seconds")),
-        "memory": bytes_text(cost("peak_memory_bytes")),
-        "parameters": count_text(cost("parameters")),
-        "speed": count_text(cost("predictions_per_second")),
-    }
-
-
-def _curves(comparison: Comparison) -> dict[str, Any]:
-    if len(comparison.sizes) < 2:
-        return {"curves_wide": "", "curves_narrow": "", "sizes": [], "by_size": []}
-    from markupsafe import Markup
-
-    say, metric, all_series = (
-        style(comparison.metric),
-        comparison.metric.replace("_", " "),
-        series(comparison),
-    )
-    drawn = list(all_series.values())
-    return {
-        "curves_wide": Markup(plots.curves(drawn, say, metric)),
-        "curves_narrow": Markup(plots.curves(drawn, say, metric, narrow=True)),
-        "sizes": [f"{size:,}" for size in comparison.sizes],
-        "by_size": [
-            {"name": one.name, "cells": [_by_size(comparison, who, size) for size in comparison.sizes]}
-            for who, one in all_series.items()
-        ],
-    }
-
-
-def _by_size(comparison: Comparison, who: Contender, size: int) -> dict[str, str]:
-    rank, say = comparison.rank(who, size), style(comparison.metric)
-    return {"mean": say(rank.mean), "sd": say(rank.sd, unit=False)} if rank else {"mean": "–", "sd": ""}
-
-
-def _cost(comparison: Comparison) -> dict[str, Any]:
-    from markupsafe import Markup
-
-    say, metric, largest = style(comparison.metric), comparison.metric.replace("_", " "), comparison.sizes[-1]
-    drawn = []
-    for who, one in series(comparison).items():
-        rank = comparison.rank(who, largest)
-        if rank:
-            point = plots.Point(
-                comparison.cost(who, largest, "train_seconds"), rank.mean, rank.low, rank.high
-            )
-            drawn.append(plots.Series(one.name, one.colour, one.open, (point,)))
-    return {
-        "cost_wide": Markup(plots.cost(drawn, say, metric)),
-        "cost_narrow": Markup(plots.cost(drawn, say, metric, narrow=True)),
-    }
 
 
 def _mixes(comparison: Comparison) -> list[dict[str, Any]]:

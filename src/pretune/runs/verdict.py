@@ -1,4 +1,4 @@
-"""From finished cells to a verdict: ranking, tests, the choice by validation, and what to recommend."""
+"""From finished cells to a verdict: ranking, tests, what is recommended, and what the errors look like."""
 
 from __future__ import annotations
 
@@ -11,32 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from pretune.metrics.bootstrap import (
-    Figure,
-    interval,
-    interval_of,
-    interval_of_sums,
-    mcnemar,
-    paired_bootstrap,
-    paired_bootstrap_of,
-    paired_bootstrap_of_sums,
-)
-from pretune.metrics.classification import confusion, macro_f1, micro_f1
-from pretune.metrics.regression import mae, pearson, rmse, spearman
+from pretune.metrics.bootstrap import Figure, Floats, mcnemar, percentiles, two_sided
+from pretune.metrics.classification import confusion
 from pretune.runs.cells import Finished
-from pretune.runs.comparison import (
-    Choice,
-    Comparison,
-    Contender,
-    Hard,
-    Mix,
-    Rank,
-    Test,
-)
+from pretune.runs.comparison import Choice, Comparison, Contender, Evidence, Hard, Mix, Rank, Test
 from pretune.runs.recommendation import recommend
+from pretune.runs.selection import Cost, clearly_worse, optimism_of_search, simplest
+from pretune.runs.weighing import Scoring, curves, draw, gains, on_test, on_validation, standings
 
-METRICS = {f.__name__: f for f in (micro_f1, macro_f1, pearson, spearman, mae, rmse)}
-RESAMPLES = 10_000  # of paired tests: the smallest p is 2 / 10,001
 HARDEST = 12
 LONGEST = 400  # characters of a hard sample that are shown
 
@@ -73,27 +55,36 @@ def judge(
     data: dict[str, Any],
     titles: Mapping[str, str],
     higher_is_better: bool = True,
+    target: float | None = None,
 ) -> Comparison:
-    """Everything that can be said of the cells; notes, commands and versions are the caller's."""
+    """Everything that can be said of the cells; notes, commands and versions are the caller's.
+
+    `target` is the score that learning curves are read at; without one the best there is.
+    """
     all_groups, metric = groups(finished), finished[0].metric
-    sign = 1 if higher_is_better else -1
-    ranking: list[Rank] = []
-    tests: list[Test] = []
     sizes = sorted({size for _, size in all_groups}, reverse=True)
-    for size in sizes:
-        here = {who: cells for (who, at), cells in all_groups.items() if at == size}
-        found, ranked = rank(here, metric, sign, size, figure_of(view, metric))
-        ranking += ranked
-        tests = tests or found
-    largest = {who: cells for (who, size), cells in all_groups.items() if size == sizes[0]}
-    best = choose(largest, metric, sign)
+    by_size = {n: {who: cells for (who, at), cells in all_groups.items() if at == n} for n in sizes}
+    scoring = Scoring(metric, 1 if higher_is_better else -1, figure_of(view, metric))
+    drawn = {size: draw(here, scoring) for size, here in by_size.items()}
+    ranked = {size: rank(here, drawn[size], scoring, size) for size, here in by_size.items()}
+    ranking = [one for size in sizes for one in ranked[size][1]]
+    tests, top = ranked[sizes[0]]
+    largest, means = by_size[sizes[0]], {one.contender: one.mean for one in top}
+    holms = {test.contender: test.p_holm for test in tests}
+    evidence = [
+        *on_validation(largest, scoring),
+        *on_test(means, drawn[sizes[0]], holms, scoring.sign),
+    ]
+    costs = {who: _cost(largest[who]) for who in means}
+    luck = optimism_of_search(drawn[sizes[0]], means, scoring.sign)
+    best = choose(largest, evidence, costs, luck, scoring)
     chosen = next(c for c in largest[best.contender] if c.row.seed == best.seed)
     order = {(r.contender, r.size): i for i, r in enumerate(ranking)}
     cells = sorted(finished, key=lambda c: (order[c.row.contender, c.row.size], c.row.seed))
     comparison = Comparison(
         task,
         metric,
-        data,
+        {**data, "valid": len(chosen.valid_golds) or None},
         [cell.row for cell in cells],
         ranking,
         "",
@@ -110,10 +101,16 @@ def judge(
             for cell in cells
             for mix in cell.mixes
         ],
+        evidence=evidence,
+        gains=[gain for size in sizes for gain in gains(by_size[size], drawn[size], scoring, size)],
+        learning_curves=curves(ranking, drawn, scoring.sign, target),
+        standings=standings({who: _point(scoring, means[who], largest[who]) for who in means}),
     )
     pictures = view.pictures or (lambda golds, said: {"confusion": _confusion(golds, said, data)})
     shown = pictures(chosen.golds, chosen.predicted)
-    return replace(comparison, recommendation=recommend(comparison), **shown)
+    first, *reasons = recommend(comparison)
+    said = " ".join([first, *reasons])
+    return replace(comparison, recommendation=said, reasons=reasons, **shown)
 
 
 def figure_of(view: View, metric: str) -> Figure | None:
@@ -123,28 +120,26 @@ def figure_of(view: View, metric: str) -> Figure | None:
 
 
 def rank(
-    here: Mapping[Contender, list[Finished]],
-    metric: str,
-    sign: int,
-    size: int,
-    figure: Figure | None = None,
+    here: Mapping[Contender, list[Finished]], drawn: Mapping[Contender, Floats], scoring: Scoring, size: int
 ) -> tuple[list[Test], list[Rank]]:
     """The contenders of one size, best first, each tested against the best."""
     means = {who: fmean(cell.row.score for cell in cells) for who, cells in here.items()}
-    order = sorted(here, key=lambda who: -sign * means[who])
+    order = sorted(here, key=lambda who: -scoring.sign * means[who])
     best, tests = order[0], []
     for who in order[1:]:
-        p = _paired(here[best], here[who], metric, figure)
-        single = metric == "accuracy" and not figure  # a sample is right or wrong
+        p = two_sided(drawn[best] - drawn[who])
+        single = scoring.metric == "accuracy" and not scoring.figure  # a sample is right or wrong
         exact = mcnemar(_mostly_right(here[best]), _mostly_right(here[who])) if single else None
         tests.append(Test(*who, means[best] - means[who], p, exact, p))
     corrected = holm([test.p_bootstrap for test in tests])
-    tests = [Test(**{**t.__dict__, "p_holm": p}) for t, p in zip(tests, corrected, strict=True)]
+    tests = [replace(test, p_holm=p) for test, p in zip(tests, corrected, strict=True)]
     ranks = []
     for who, p_value in zip(order, [None, *corrected], strict=True):
         scores = [cell.row.score for cell in here[who]]
         spread = stdev(scores) if len(scores) > 1 else 0.0
-        ranks.append(Rank(*who, size, means[who], spread, *_interval(here[who], metric, figure), p_value))
+        low, high = percentiles(drawn[who])
+        ends = (low, min(high, 1.0)) if scoring.sign > 0 else (max(low, 0.0), high)
+        ranks.append(Rank(*who, size, means[who], spread, *ends, p_value))
     return tests, ranks
 
 
@@ -157,12 +152,36 @@ def holm(values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def choose(largest: Mapping[Contender, list[Finished]], metric: str, sign: int = 1) -> Choice:
-    """By validation data alone: the best mean, and the best seed of that contender."""
-    means = {who: fmean(cell.validation[metric] for cell in cells) for who, cells in largest.items()}
-    who = max(means, key=lambda one: sign * means[one])
-    cell = max(largest[who], key=lambda one: sign * one.validation[metric])
-    return Choice(*who, cell.row.size, cell.row.seed, means[who])
+def choose(
+    largest: Mapping[Contender, list[Finished]],
+    evidence: Sequence[Evidence],
+    costs: Mapping[Contender, Cost],
+    luck: float,
+    scoring: Scoring,
+) -> Choice:
+    """The simplest within one standard error on validation data, and its best seed there.
+
+    Where the test data say clearly that another is better, they choose instead, by the same rule; their
+    score is then too good by about `luck`.
+    """
+    validation, test = ([one for one in evidence if one.data == data] for data in ("validation", "test"))
+    who, by = simplest(validation, costs), "validation"
+    if clearly_worse(next(one for one in test if one.contender == who)):
+        who, by = simplest(test, costs), "test"
+    cell = max(largest[who], key=lambda one: scoring.sign * one.validation[scoring.metric])
+    mean = next(one.mean for one in validation if one.contender == who)
+    return Choice(*who, cell.row.size, cell.row.seed, mean, by, luck if by == "test" else 0.0)
+
+
+def _cost(cells: Sequence[Finished]) -> Cost:
+    rows = [cell.row for cell in cells]
+    return Cost(fmean(row.train_seconds for row in rows), fmean(row.predictions_per_second for row in rows))
+
+
+def _point(scoring: Scoring, mean: float, cells: Sequence[Finished]) -> tuple[float, ...]:
+    """What the Pareto front weighs, more is better: score, training time, peak memory, speed."""
+    cost, memory = _cost(cells), fmean(cell.row.peak_memory_bytes for cell in cells)
+    return scoring.sign * mean, -cost.train_seconds, -memory, cost.predictions_per_second
 
 
 def hardest(largest: Mapping[Contender, list[Finished]], view: View, kind: str) -> list[Hard]:
@@ -193,28 +212,12 @@ def hardest(largest: Mapping[Contender, list[Finished]], view: View, kind: str) 
 
 def _hard(i: int, cells: Sequence[Finished], wrong: int, view: View) -> Hard:
     gold = cells[0].golds[i]
-    said = Counter(view.said(i, cell.predicted[i]) for cell in cells if not view.right(gold, cell.predicted[i]))
+    said = Counter(
+        view.said(i, cell.predicted[i]) for cell in cells if not view.right(gold, cell.predicted[i])
+    )
     most, times = said.most_common(1)[0]
     how = f"answered {most} by {times} of {len(cells)} trainings"
     return Hard(_short(view.texts[i]), view.said(i, gold), how, wrong, len(cells))
-
-
-def _interval(cells: Sequence[Finished], metric: str, figure: Figure | None) -> tuple[float, float]:
-    if figure:
-        return interval_of_sums(figure, [cell.tallies for cell in cells])
-    if metric == "accuracy":
-        return interval(_right(cells))
-    return interval_of(METRICS[metric], _items(cells[0].golds), [_items(c.predicted) for c in cells])
-
-
-def _paired(a: Sequence[Finished], b: Sequence[Finished], metric: str, figure: Figure | None) -> float:
-    if figure:
-        of_a, of_b = ([cell.tallies for cell in cells] for cells in (a, b))
-        return paired_bootstrap_of_sums(figure, of_a, of_b, resamples=RESAMPLES)
-    if metric == "accuracy":
-        return paired_bootstrap(_right(a), _right(b), resamples=RESAMPLES)
-    golds, said_a, said_b = _items(a[0].golds), *([_items(c.predicted) for c in cells] for cells in (a, b))
-    return paired_bootstrap_of(METRICS[metric], golds, said_a, said_b, resamples=1000)
 
 
 def _right(cells: Sequence[Finished]) -> list[list[int]]:
@@ -224,10 +227,6 @@ def _right(cells: Sequence[Finished]) -> list[list[int]]:
 def _mostly_right(cells: Sequence[Finished]) -> list[bool]:
     """Whether most seeds answer a sample rightly."""
     return [2 * sum(column) > len(cells) for column in zip(*_right(cells), strict=True)]
-
-
-def _items(values: Sequence[Any]) -> list[Any]:
-    return [tuple(x) if isinstance(x, list) else x for x in values]
 
 
 def _confusion(golds: Sequence[Any], said: Sequence[Any], data: Mapping[str, Any]) -> dict[str, Any] | None:
