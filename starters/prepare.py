@@ -12,6 +12,7 @@ import json
 import lzma
 import re
 from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 
 # Never read in training: for perplexity, and for coreference on LitBank, whose documents are their openings.
@@ -28,6 +29,7 @@ HELD_OUT_NOVELS = (
     "974_the_secret_agent_a_simple_tale",
 )
 STRETCH = 2000  # words
+MEASURED = 6  # stretches of a held-out novel
 EVERY = 100  # one Chinese chapter in so many is held out
 
 
@@ -73,12 +75,13 @@ def main() -> None:
         parser.error(f"{asked.novels}: no novel named {', '.join(missing)}, which the starters hold out")
     read = [text for name, text in novels.items() if name not in HELD_OUT_NOVELS]
     write(asked.out / "en.txt", (line for text in read for line in stretches(text)))
-    write(asked.out / "en-held.txt", (line for name in HELD_OUT_NOVELS for line in stretches(novels[name])))
+    held = [islice(stretches(novels[name]), MEASURED) for name in HELD_OUT_NOVELS]
+    write(asked.out / "en-held.txt", chain.from_iterable(held))
 
     chapters = [" ".join(text.split()) for _, text in rows(asked.chapters)]
-    held = {index for index in range(len(chapters)) if index % EVERY == EVERY // 2}
-    write(asked.out / "zh.txt", (text for index, text in enumerate(chapters) if index not in held))
-    write(asked.out / "zh-held.txt", (text for index, text in enumerate(chapters) if index in held))
+    out = {index for index in range(len(chapters)) if index % EVERY == EVERY // 2}
+    write(asked.out / "zh.txt", (text for index, text in enumerate(chapters) if index not in out))
+    write(asked.out / "zh-held.txt", (text for index, text in enumerate(chapters) if index in out))
 
 
 if __name__ == "__main__":
