@@ -109,7 +109,7 @@ def _label(cell: object, names: Sequence[str], where: str, column: str) -> str |
     if not isinstance(cell, int) or not 0 <= cell < len(names):
         raise UserError(
             f"{where}: column {shown(column)} holds {shown(cell)}, which is none of its {len(names)} labels "
-            f"({listed(names, 3)})"
+            f"({listed(list(names), 3)})"
         )
     return names[cell]
 
