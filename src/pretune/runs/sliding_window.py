@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from statistics import fmean
 from typing import Any, Final
 
 import numpy as np
@@ -127,21 +126,24 @@ def fit(task: Task, train: Sequence[Sample], valid: Sequence[Sample]) -> Fit[Sli
     """The width that is best for F1 on training questions with an answer; the threshold by `valid`."""
     assert isinstance(task, SpanQA)
     asked = [sample for sample in train if sample.gold][:TRIED]
-    model = SlidingWindow(task, max(WIDTHS, key=lambda width: _f1(task, asked, width)))
+    totals = np.zeros(len(WIDTHS))
+    for sample in asked:
+        totals += _f1(task, sample)
+    model = SlidingWindow(task, WIDTHS[int(totals.argmax())])
     golds = [sample.gold for sample in valid]
     model = replace(model, task=task.tuned(golds, model.answers(valid)))
     answers = model.answers(valid)
     return Fit(model, model.task.score(golds, answers), answers)
 
 
-def _f1(task: SpanQA, samples: Sequence[Sample], width: int) -> float:
-    """The mean over questions of the first guess."""
-    found = [0.0]
-    for sample in samples:
-        golds, guesses = [gold.text for gold in sample.gold], guesses_of(task, sample, width)[:1]
+def _f1(task: SpanQA, sample: Sample) -> list[float]:
+    """Of the first guess of each width."""
+    golds, found = [gold.text for gold in sample.gold], []
+    for width in WIDTHS:
+        guesses = guesses_of(task, sample, width)[:1]
         said = sample.parts[PASSAGE].text[slice(*guesses[0].span)] if guesses else ""
         found.append(best_of(golds, said, task.scorer)[1])
-    return fmean(found)
+    return found
 
 
 def load(folder: Path) -> SlidingWindow:
