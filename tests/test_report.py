@@ -86,6 +86,7 @@ def test_tables_have_captions_and_heads_and_what_scrolls_takes_the_keyboard() ->
         for _, attributes in parser.seen
         if attributes.get("class") == "scroll"
     )
+    assert re.search(r"\.scroll {[^}]*position: relative", page)  # else unseen text widens the page
     heads = [int(tag[1]) for tag in tags if re.fullmatch("h[1-6]", tag)]
     assert heads[0] == 1 and heads.count(1) == 1
     assert all(after - before <= 1 for before, after in pairwise(heads))
