@@ -16,12 +16,16 @@ from typing import Any
 from pretune.runs.files import write_json
 from pretune.runs.folders import CONFIG, WEIGHTS, save_weights, write_folder, write_run
 from pretune.runs.run import load_start
-from pretune.runs.starts import Start, describe
+from pretune.runs.starts import Start, adjusted, describe
 
 HERE = Path(__file__).parent
 MODELS = HERE / "src" / "pretune_starters" / "models"
 MOST_BYTES = 12_000_000
 
+TASKS_DROPOUT = {  # of the papers; no text came twice in pretraining, which had none
+    "gpt": {"embedding_dropout": 0.1, "attention_dropout": 0.1, "residual_dropout": 0.1},
+    "bert": {"dropout": 0.1, "attention_dropout": 0.1},
+}
 ABOUT = tomllib.loads((HERE / "about.toml").read_text("utf-8"))
 
 
@@ -69,6 +73,7 @@ def pack(folder: Path, figures: dict[str, Any] | None) -> Path:
     start = load_start(folder)
     if not isinstance(start, Start):
         raise SystemExit(f"{folder} holds several models; pack each by itself")
+    start = adjusted(start, TASKS_DROPOUT.get(method, {}))
     run = json.loads((folder / "run.json").read_text("utf-8"))
     text, line = measured(name, figures)
     card = {"held_out": line, "licence": "Apache-2.0", "measured": figures}
