@@ -144,8 +144,9 @@ def print_held_out(found: HeldOut, notes: Notes) -> None:
         by_word, by_character = _said(row["perplexity_per_word"]), _said(row["perplexity_per_character"])
         sure = _span(row["interval"], ".3f")
         same.add_row(*name, f"{row['bits_per_character']:.4f}", sure, by_word, by_character)
-        sure = _span(row["beyond_first_interval"], "+.3f")
-        further.add_row(*name, f"{row['beyond_first']:+.4f}", sure)
+        if row is not rows[0]:
+            sure = _span(row["beyond_first_interval"], "+.3f")
+            further.add_row(*name, f"{row['beyond_first']:+.4f}", sure)
         parts = (row["nats_of"][part] for part in ("spelling", "capitals"))
         shares = (f"{part / row['nats']:.1%}" if row["nats"] else "–" for part in parts)
         of_tokens = _said(row["perplexity_per_token"]), f"{row['tokens']:,}", f"{row['unknown_share']:.2%}"
@@ -163,7 +164,9 @@ def _table(*columns: str) -> Table:
     from rich.box import SIMPLE
     from rich.table import Table
 
-    table = Table("model", "reads", box=SIMPLE)
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    for column in ("model", "reads"):
+        table.add_column(column, overflow="fold")
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     return table
