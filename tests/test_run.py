@@ -19,7 +19,6 @@ from pretune.data.samples import Sample, sample
 from pretune.errors import UsageError, UserError
 from pretune.methods import METHODS
 from pretune.recipes import RECIPES
-from pretune.recipes.gradual import Gradual
 from pretune.runs.folders import check_out, write_folder
 from pretune.runs.measure import Measure, fingerprint
 from pretune.runs.run import (
@@ -34,6 +33,7 @@ from pretune.runs.run import (
     recipe_for,
 )
 from pretune.runs.starts import adjusted, save_start
+from pretune.runs.trained import join
 from pretune.tasks.classification import Classification
 from pretune.training.loop import Fitting
 from pretune.training.sources import task_batch
@@ -53,11 +53,10 @@ def same_answers(a: Trained, b: Trained, samples: list[Sample] = SAMPLES) -> boo
 
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("method", METHODS)
-def test_a_saved_model_answers_as_it_did_before(method: str, name: str, tmp_path: Path) -> None:
-    model = trained(tiny.start(method), name)
+def test_a_loaded_model_is_the_one_that_was_saved(method: str, name: str, tmp_path: Path) -> None:
+    model = join(tiny.start(method), TASK, tiny.recipe(name), 0)
     model.save(tmp_path / "model", {"seed": 0})
     again = load_trained(tmp_path / "model")
-    assert same_answers(model, again)
     assert again.parameters == model.parameters
     assert again.task == TASK
     again.save(tmp_path / "again", {})
@@ -69,29 +68,6 @@ def test_an_auxiliary_objective_is_saved_and_loaded(tmp_path: Path) -> None:
     model = trained(tiny.start("ulmfit"), "full", auxiliary=0.5)
     model.save(tmp_path / "model", {})
     assert same_answers(model, load_trained(tmp_path / "model"))
-
-
-@pytest.mark.parametrize("kind", ["many", "number"])
-def test_other_kinds_of_labels_are_learned_saved_and_loaded(kind: str, tmp_path: Path) -> None:
-    golds = {"many": [("a",), (), ("a", "b")], "number": [1.0, 2.5, -3.0]}[kind]
-    samples = [replace(s, gold=golds[i % 3]) for i, s in enumerate(SAMPLES)]
-    task = Classification.of(samples, kind)  # type: ignore[arg-type]
-    model, _ = finetune(tiny.start("wordvectors"), task, tiny.recipe("full"), samples, [], QUIET)
-    model.save(tmp_path / "model", {})
-    assert same_answers(model, load_trained(tmp_path / "model"))
-
-
-@pytest.mark.parametrize("name", RECIPES)
-@pytest.mark.parametrize("method", METHODS)
-def test_two_samples_are_learned_by_heart(method: str, name: str) -> None:
-    two = [sample("good film", gold="yes"), sample("a dull book", gold="no")]
-    task = Classification.of(two, dropout=0.0)
-    recipe = tiny.recipe(name, epochs=60, **({"lr": 0.1} | tiny.gentle(method)))
-    if method in ("gpt", "bert") and name == "gradual":
-        recipe = Gradual(schedule="transformer", lr=0.03, factor=3.0, epochs=60)
-    model, fitted = finetune(tiny.start(method), task, recipe, two, [], QUIET)
-    assert [answer.label for answer in model.answers(two)] == ["yes", "no"]
-    assert fitted.history[-1]["loss"] < fitted.history[0]["loss"]
 
 
 def test_finetuning_leaves_its_start_as_it_was() -> None:

@@ -244,7 +244,7 @@ def test_gold_tokens_are_those_of_the_answer_in_every_window_that_has_all_of_it(
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("method", METHOD_NAMES)
+@pytest.mark.parametrize("method", ["elmo", "bert"])
 def test_scores_feel_neither_neighbours_nor_gold(method: str, model: str):
     """Other samples, more padding, another gold; the long passage has windows where rows are limited."""
     reader = trained(method, model, max_length=24, stride=6)
@@ -267,28 +267,6 @@ def test_scores_feel_neither_neighbours_nor_gold(method: str, model: str):
         torch.testing.assert_close(x, together[name], atol=0, rtol=0)
 
 
-def learned(method: str, recipe: str, task: SpanQA, epochs: int, **start: object) -> float:
-    """The F1 of a handful that was trained on."""
-    texts = (("good", "bad", ["good"]), ("dull", "great", ["great"]), ("poor", "dull", []))
-    some = [question_sample("was it good", f"the {a} film was {b}", gold) for a, b, gold in texts]
-    changes = {"dropout": 0.0} if recipe == "features" else tiny.gentle(method)
-    way = tiny.recipe(recipe, batch_size=4, epochs=epochs, **changes)
-    reader, _ = finetune(tiny.start(method, **start), task, way, some, [], Fitting(quiet=True))
-    return task.score([one.gold for one in some], reader.answers(some))["f1"]
-
-
-@pytest.mark.parametrize("method", METHOD_NAMES)
-def test_a_handful_is_learned_by_heart(method: str):
-    task = SpanQA(dropout=0.0, no_answer=True)
-    assert learned(method, "full", task, 70 if method == "ulmfit" else 40) == 1
-
-
-@pytest.mark.parametrize(("method", "sizes"), [("elmo", {"dim": 20, "projection_dim": 12}), ("gpt", {})])
-def test_a_task_model_learns_a_handful_upon_a_frozen_encoder(method: str, sizes: dict[str, object]):
-    task = SpanQA(model="bidaf", hidden=8, dropout=0.0, no_answer=True)
-    assert learned(method, "features", task, 50, **sizes) == 1
-
-
 def test_the_threshold_is_found_on_validation_data_and_saved(tmp_path: Path):
     some = questions(9)
     task = SpanQA.of(some)
@@ -309,7 +287,7 @@ def test_the_threshold_is_found_on_validation_data_and_saved(tmp_path: Path):
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("method", METHOD_NAMES)
+@pytest.mark.parametrize("method", ["ulmfit", "gpt"])
 def test_what_is_saved_answers_as_it_did(method: str, model: str, tmp_path: Path):
     reader, some = trained(method, model, max_length=32), [*questions(3), questions(1, long=True)[0]]
     reader.save(tmp_path / "model", {})
