@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pretune.data.samples import Part, Sample, Span, sample
+    from pretune.interop.estimators import PretuneClassifier, PretuneTagger
     from pretune.runs.compare import compare
     from pretune.runs.comparison import Comparison
     from pretune.runs.embedder import Embedder
@@ -23,6 +24,8 @@ _HOMES = {  # public name -> where it lives; imported at first use, for torch ta
     "LanguageModel": "pretune.runs.language_model",
     "Part": "pretune.data.samples",
     "Predictor": "pretune.runs.predictor",
+    "PretuneClassifier": "pretune.interop.estimators",
+    "PretuneTagger": "pretune.interop.estimators",
     "Sample": "pretune.data.samples",
     "Span": "pretune.data.samples",
     "compare": "pretune.runs.compare",
@@ -38,6 +41,8 @@ __all__ = [
     "LanguageModel",
     "Part",
     "Predictor",
+    "PretuneClassifier",
+    "PretuneTagger",
     "Sample",
     "Span",
     "compare",
