@@ -19,9 +19,8 @@ from pretune.data.documents import document, read_documents, write_documents
 from pretune.data.samples import Part, Sample, Span, sample
 from pretune.errors import UsageError, UserError
 from pretune.methods import METHODS
-from pretune.recipes import RECIPES
 from pretune.runs.predictor import Predictor, evaluate
-from pretune.runs.run import finetune, load_trained
+from pretune.runs.run import finetune
 from pretune.runs.trained import join, task_config, task_from
 from pretune.tasks.coref import Coref
 from pretune.training.loop import Fitting
@@ -258,8 +257,7 @@ def scores_of(trained: Any, some: list[Sample], gold: bool = False) -> Any:
     return trained.model(batch).scores
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "recipe"), [("elmo", "features"), ("ulmfit", "full"), ("bert", "full")])
 def test_answers_do_not_depend_on_batch_or_order(method: str, recipe: str) -> None:
     samples = [
         *stories(3),
@@ -313,14 +311,6 @@ def test_mention_scores_are_learned_beside_links_as_much_as_asked_for() -> None:
     assert losses[2] - losses[0] == pytest.approx(3 * (losses[1] - losses[0]), rel=1e-4)
 
 
-def test_gold_reaches_the_loss_alone() -> None:
-    samples = stories(3)
-    trained = join(tiny.start("wordvectors"), Coref.of(samples, **SMALL), tiny.recipe("full"), 0)
-    with_gold, without = scores_of(trained, samples, True), scores_of(trained, samples)
-    for name in without:
-        assert torch.equal(with_gold[name], without[name]), name
-
-
 def learned(method: str, recipe: str, train: list[Sample], epochs: int, **changes: Any) -> tuple[Any, Any]:
     """A model that has read these documents so often, and how its training went."""
     calm = {"task_drop_mult": 0.0} if method == "ulmfit" else {}
@@ -332,26 +322,6 @@ def learned(method: str, recipe: str, train: list[Sample], epochs: int, **change
 def score(trained: Any, some: list[Sample]) -> dict[str, float]:
     found: dict[str, float] = trained.task.score([s.gold for s in some], trained.answers(some))
     return found
-
-
-@pytest.mark.parametrize("method", ["wordvectors", "gpt"])
-def test_clusters_are_learned_by_heart(method: str) -> None:
-    train = stories(2)
-    assert score(learned(method, "full", train, 60)[0], train)["conll_f1"] > 0.8
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_learns_and_its_folder_answers_as_it_does(method: str, tmp_path: Path) -> None:
-    train, test = stories(2), stories(3, seed=1)
-    trained, fitted = learned(method, "full", train, 15)
-    assert fitted.history[-1]["loss"] < 0.75 * fitted.history[0]["loss"]
-    trained.save(tmp_path / "m", {})
-    loaded = load_trained(tmp_path / "m")
-    assert loaded.answers(test) == trained.answers(test) and loaded.task == trained.task
-    with torch.no_grad():
-        one, other = scores_of(loaded, test), scores_of(trained, test)
-    for name in one:
-        assert torch.equal(one[name], other[name]), name
 
 
 def test_a_frozen_encoder_is_learned_from_through_a_bilstm() -> None:

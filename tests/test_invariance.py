@@ -9,7 +9,6 @@ import pytest
 import tiny
 from pretune.data.samples import Sample, sample
 from pretune.methods import METHODS
-from pretune.recipes import RECIPES
 from pretune.runs.trained import TrainedModel, join
 from pretune.tasks.classification import Classification
 
@@ -34,7 +33,7 @@ def scores(model: TrainedModel, some: list[Sample], batch_size: int) -> list[dic
     return [answer.scores for answer in model.answers(some, batch_size)]
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", ["features", "full"])  # gradual wraps nothing either
 @pytest.mark.parametrize("method", METHODS)
 def test_scores_are_equal_alone_in_any_batch_and_in_any_order(method: str, recipe: str) -> None:
     some, asked = samples(LENGTHS), model(method, recipe)
