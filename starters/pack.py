@@ -30,10 +30,15 @@ ABOUT = tomllib.loads((HERE / "about.toml").read_text("utf-8"))
 
 
 def command_of(name: str) -> str:
+    """What made a starter; of a BERT two commands, the first of which reads short rows."""
     method, language, *rest = name.split("-")
     backward = " --direction backward" if rest == ["backward"] else ""
-    settings = f"configs/starter-{method}-{language}.toml{backward}"
-    return f"pretune pretrain {method} texts/{language}.txt --config {settings} --out models/{name}"
+    settings, text = f"configs/starter-{method}-{language}", f"texts/{language}.txt"
+    first = f"pretune pretrain {method} {text} --config {settings}.toml{backward} --out models/{name}"
+    if method != "bert":
+        return first
+    second = f"pretune adapt models/{name}-short {text} --config {settings}-long.toml --out models/{name}"
+    return f"{first}-short\n{second}"
 
 
 def measured(name: str, figures: dict[str, Any] | None) -> tuple[str, str]:
@@ -52,6 +57,7 @@ def measured(name: str, figures: dict[str, Any] | None) -> tuple[str, str]:
     by_word = f"{row['perplexity_per_word']:,.0f} a {word}"
     size = f"{figures['documents']} documents, {figures['characters']:,} characters"
     if row["pseudo"]:
+        where = ABOUT["held_out_masked"][language]
         text = (
             f"Each piece masked in turn (Salazar et al. 2020), on {where} ({size}): pseudo-perplexity "
             f"{row['perplexity_per_token']:.1f} a piece, {bits}. It sees both sides of each piece: these "
@@ -75,6 +81,8 @@ def pack(folder: Path, figures: dict[str, Any] | None) -> Path:
         raise SystemExit(f"{folder} holds several models; pack each by itself")
     start = adjusted(start, TASKS_DROPOUT.get(method, {}))
     run = json.loads((folder / "run.json").read_text("utf-8"))
+    if (first := folder.with_name(f"{name}-short") / "run.json").exists():
+        run["seconds"] += json.loads(first.read_text("utf-8"))["seconds"]
     text, line = measured(name, figures)
     card = {"held_out": line, "licence": "Apache-2.0", "measured": figures}
     fitting = {key: value for key, value in run["config"].pop("fitting").items() if key != "folder"}
@@ -134,6 +142,8 @@ def main() -> None:
     asked = parser.parse_args()
     for config in sorted(asked.models.glob(f"[!.]*/{CONFIG}")):
         folder = config.parent
+        if folder.name.endswith("-short"):
+            continue
         path = asked.measured / f"{folder.name}.json"
         if not path.exists() and not folder.name.startswith("wordvectors"):
             print(f"{folder.name}: left out, for there is no {path}")
