@@ -92,7 +92,8 @@ def compare(
     """Which way of using pretrained language models serves this data, from how many labels, at which cost?
 
     Without `methods` the task's baseline, wordvectors, ulmfit and those of `from_` are compared.
-    `train` and `test` are files or lists of `Sample`; without `test` a share of `train` is held out.
+    `train` and `test` are files, pandas DataFrames, `datasets.Dataset`s, lists of dicts or of `Sample`;
+    without `test` a share of `train` is held out.
     `task` is classification, choice, tagging, qa, srl or coref; `choices` are columns for the second.
     `unlabelled` are files (`Path`) or texts (`str`): every pretrained encoder of `from_` is adapted to them
     and to the training texts, and a method without a start learns from them. None stands for the
@@ -239,7 +240,7 @@ def _run(
         commands=_commands(command, comparison, cells),
     )
     write(comparison, out)
-    return comparison
+    return comparison.in_folder(out)
 
 
 def _view(problem: Problem, setting: Setting) -> View:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pretune.errors import UserError
 from pretune.runs.baselines import BASELINES as BASELINES
+
+if TYPE_CHECKING:
+    from pretune.runs.predictor import Predictor
+    from pretune.tasks.base import Answer
 
 
 class Contender(NamedTuple):
@@ -80,6 +85,20 @@ class Choice(Said):
     validation_mean: float
     chosen_by: str = "validation"  # or "test", where validation's choice is clearly worse on the test data
     optimism: float = 0.0  # of a choice by test data: by about so much its score there may be too good
+    folder: Path | None = field(default=None, compare=False, repr=False)  # where it lies; never in files
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """The model itself, read from best/ when first asked for."""
+        from pretune.runs.predictor import Predictor
+
+        if self.folder is None:
+            raise UserError("this comparison came from no folder; Comparison.load(folder) knows its model")
+        return Predictor.load(self.folder)
+
+    def answer(self, samples: Any) -> list[Answer]:
+        """As `Predictor.answer`: found.best.answer(["a text"])[0].label"""
+        return self.predictor.answer(samples)
 
 
 @dataclass(frozen=True)
@@ -224,7 +243,36 @@ class Comparison:
         return contender_names(self.contenders, self.titles)[contender]
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        values = asdict(self)
+        if values["best"]:
+            del values["best"]["folder"]
+        return values
+
+    def in_folder(self, folder: Path) -> Comparison:
+        """The same, knowing where its best model is."""
+        return replace(self, best=replace(self.best, folder=folder / "best")) if self.best else self
+
+    def table(self) -> Any:
+        """The ranking as a pandas DataFrame: a row for each approach and size, with its costs."""
+        from pretune.runs.shown import table
+
+        return table(self)
+
+    def report(self, path: Path | str) -> Path:
+        """The report as one self-contained page (.html) or as Markdown (.md), written to `path`."""
+        from pretune.runs.shown import write_report
+
+        return write_report(self, Path(path))
+
+    def __repr__(self) -> str:
+        from pretune.runs.shown import text
+
+        return text(self)
+
+    def _repr_html_(self) -> str:
+        from pretune.runs.shown import page
+
+        return page(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Comparison:
@@ -241,7 +289,7 @@ class Comparison:
         path = folder / "comparison.json"
         if not path.exists():
             raise UserError(f"{path}: no such file; `pretune compare … --out {folder}` makes it")
-        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return cls.from_dict(json.loads(path.read_text(encoding="utf-8"))).in_folder(folder)
 
 
 def contender_names(contenders: Sequence[Contender], titles: Mapping[str, str]) -> dict[Contender, str]:
