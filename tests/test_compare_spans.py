@@ -244,9 +244,7 @@ def test_methods_are_compared_and_the_best_answers(task: str, tmp_path: Path) ->
         out=out,
         watch=again,
     )
-    assert again.seen == [] and same.rows == [
-        row for row in found.rows if row.method == baseline
-    ]
+    assert again.seen == [] and same.rows == [row for row in found.rows if row.method == baseline]
 
 
 def test_a_step_of_coreference_learns_from_one_document_unless_told_otherwise(tmp_path: Path) -> None:

@@ -155,13 +155,19 @@ def curves(
         fitted = fit(sizes, [mine[size] for size in sizes], scores, sign > 0, 1.0 if sign > 0 else 0.0)
         at = [step * sizes[-1] for step in STEPS]
         ends = [(size, *fitted.band(size)) for size in at]
-        labels = float(fitted.labels(wanted, sign)[0]), *fitted.labels_between(wanted, sign)
+        few, many = fitted.labels_between(wanted, sign)
+        c, a, b = (float(x[0]) for x in (fitted.c, fitted.a, fitted.b))
+        most = REACH * sizes[-1]
         found.append(
             Curve(
                 *who,
-                *(float(x[0]) for x in (fitted.c, fitted.a, fitted.b)),
+                c,
+                a,
+                b,
                 wanted,
-                *(_within(number, REACH * sizes[-1]) for number in labels),
+                _within(float(fitted.labels(wanted, sign)[0]), most),
+                _within(few, most),
+                _within(many, most),
                 [
                     {"size": size, "score": float(fitted.at(size)[0]), "low": low, "high": high}
                     for size, low, high in ends

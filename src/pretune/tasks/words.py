@@ -20,8 +20,8 @@ def tokens_read(
 ) -> Tensor:
     """(K, 3): row, token and word of each token that is read; words are counted through the batch.
 
-    `rows` are those of each sample, `words` those of one of its parts. A word is read off the tokens of one row that share a
-    character with it, or off the token before it where none does.
+    `rows` are those of each sample, `words` those of one of its parts. A word is read off the tokens of one
+    row that share a character with it, or off the token before it where none does.
     """
     read: list[tuple[int, int, int]] = []
     row = word = 0

@@ -111,7 +111,7 @@ def detached(carry: Any) -> Any:
 def forget(team: Accelerator) -> None:
     """Let go of what was prepared for the stage before, its wrapper and its optimizer.
 
-    accelerate collects garbage too, which takes 0.2 s of a small run: not for a stage that has none before it.
+    accelerate collects garbage too, which takes 0.2 s of a small run: not for a stage that has none before.
     """
     team.free_memory()
 
