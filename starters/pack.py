@@ -108,7 +108,7 @@ def pack(folder: Path, figures: dict[str, Any] | None) -> Path:
             .read_text("utf-8")
             .format(
                 name=name,
-                method=start.method.name,
+                method=ABOUT["names"][method],
                 language={"en": "English", "zh": "Chinese"}[language],
                 paper=ABOUT["papers"][method],
                 use=f"pretune compare train.csv --from {name} --out report",
