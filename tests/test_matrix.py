@@ -82,7 +82,8 @@ def recipe_of(start: Start, name: str, task: str) -> Recipe:
     if method == "ulmfit" and kind != "features" and ASKED[task].task == "classification":
         changes["lr"] = 0.01  # the head's batch norm follows no faster
     if task == "coref":
-        changes |= {"epochs": 40, "lr": 0.01 if method in ("gpt", "bert", "hub") else 0.04}
+        changes["lr"] = {"elmo": 0.1, "ulmfit": 0.04, "wordvectors": 0.04}.get(method, 0.01)
+        changes["epochs"] = 100 if method == "elmo" else 40
     return recipe_for(start, name, changes)
 
 
