@@ -186,7 +186,7 @@ class Release:
         return ("\n</w>" if joined == "\n  </w>" else joined).split(" ")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(HARD)
 @example("a \x1c b\n \n c")
 @example("\\\\ + ++ \\+")
@@ -196,7 +196,7 @@ def test_any_text_is_read_as_the_release_reads_it(text: str) -> None:
     assert codec.ids([text]) == [release(codec).ids(text)]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(HARD)
 @example("a\u0301\u302e\u0300x")
 @example("a\x0bb\x85c\u2028d \ud800")
@@ -218,7 +218,7 @@ def test_any_text_is_read_as_tokenizers_reads_it(text: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["builtin", "original", "hf"])
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(text=HARD)
 def test_tokens_go_through_the_text_from_left_to_right_and_are_the_same_with_characters(
     name: Name, text: str
@@ -233,7 +233,7 @@ def test_tokens_go_through_the_text_from_left_to_right_and_are_the_same_with_cha
 
 
 @pytest.mark.parametrize("name", ["builtin", "original", "hf"])
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(
     st.lists(
         st.sampled_from(
@@ -277,7 +277,7 @@ def text_of(span: Span, text: str) -> str:
     return text[span.start : span.end]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(HARD, HARD)
 def test_two_texts_are_aligned_whatever_they_are(source: str, target: str) -> None:
     found = aligned(source, target)
