@@ -219,7 +219,7 @@ NAME = "encoder.embedding.weight"
         (spoil(lambda t: t.pop(NAME)), f"{NAME} is missing"),
         (spoil(lambda t: t.update(more=torch.zeros(1))), "more is not known"),
         (spoil(lambda t: t.update({NAME: t[NAME][1:].clone()})), rf"{NAME} is \(\d+, 6\), not \(\d+, 6\)"),
-        (spoil(lambda t: t.update({NAME: t[NAME].half()})), f"{NAME} is torch.float16, not torch.float32"),
+        (spoil(lambda t: t.update({NAME: t[NAME].double()})), f"{NAME} is torch.float64, not torch.float32"),
         (spoil(lambda t: t[NAME].fill_(float("nan"))), f"{NAME} has values that are not finite"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 99), "cannot be read as weights"),
         (lambda folder: (folder / "model.safetensors").unlink(), "cannot be read as weights"),

@@ -25,9 +25,8 @@ from pretune.errors import UserError
 from pretune.keys import key
 
 Floats = NDArray[np.float64]
-Counts = NDArray[np.int64]
 Metric = Callable[[Sequence[Any], Sequence[Any]], float]
-Figure = Callable[[Counts], float]  # of tallies added up: (K,)
+Figure = Callable[[Any], float]  # of tallies added up: (K,), whole numbers where the tallies are
 K = TypeVar("K", bound=Hashable)
 Q = TypeVar("Q", bound=Hashable)
 CHUNK = 2_000_000  # draws held in memory at once
@@ -58,9 +57,11 @@ def of_sums(figure: Figure, tallies: ArrayLike) -> Answered:
     if table.ndim != 2 or not table.size:
         raise UserError(f"tallies must be (examples, K), not of shape {table.shape}")
     whole = table.astype(np.float64)
+    counted = np.issubdtype(table.dtype, np.integer)  # sums of counts are counts again
 
     def score(counts: Floats) -> Floats:
-        return _finite([figure(total) for total in np.rint(counts @ whole).astype(np.int64)])
+        sums = counts @ whole
+        return _finite([figure(total) for total in (np.rint(sums).astype(np.int64) if counted else sums)])
 
     return Answered(len(table), score)
 

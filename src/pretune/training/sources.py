@@ -91,9 +91,10 @@ class SampleSource:
 
     def parts(self, epoch: int, step: int) -> list[Batch]:
         """The batch in parts with as many tokens as the task reads at once, or one sample that has more."""
-        wanted, most = self.wanted(epoch, step), self.task.tokens_at_once
+        most = self.task.tokens_at_once
         if most is None:
-            return [self._of(wanted)]
+            return [self.batch(epoch, step)]
+        wanted = self.wanted(epoch, step)
         parts = neighbours_within([self.rows[i] for i in wanted], most)
         return [self._of([wanted[i] for i in part]) for part in parts]
 
