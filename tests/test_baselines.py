@@ -101,6 +101,9 @@ def test_roles_are_what_words_had_there() -> None:
     any_ = {"B-ARG0": 4, "B-ARG1": 2, "B-TMP": 2, "B-V": 4, "I-ARG1": 1}
     general = (any_["B-ARG0"] + 5 * (1 / 5)) / (13 + 5)
     assert shares["B-ARG0"] == pytest.approx((4 + 1 * general) / (4 + 1))
+    many = [about(f"{'very ' * (i % 7)}long letters reads Eve", 2 + i % 7, "O O O O") for i in range(150)]
+    for i in (0, 6, 80, 149):  # decoded some at a time, in an order of their own
+        assert model.answers(many)[i] == model.answers([many[i]])[0]
     (long,) = model.answers([about("long letters reads Eve", 2, "O O O O")])
     assert (
         long.labels is not None and long.labels[0][:2] != "I-"

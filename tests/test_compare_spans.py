@@ -130,6 +130,14 @@ def test_answers_are_right_in_part_wrong_or_none() -> None:
         answer_errors.asks("他为什么去那里？") == "why"
         and answer_errors.asks("总共有多少人？") == "how many, how much"
     )
+    asked = [
+        "他在哪一年出生？",
+        "这部小说在哪部电影中？",
+        "他住在哪？",
+        "几何学的创始人是谁？",
+        "李何何时去世？",
+    ]
+    assert [answer_errors.asks(x) for x in asked] == ["when", "which", "where", "who", "when"]
     assert answer_errors.by_length([["北京市"]], ["北京"], cmrc)[0].name == "3–4"
 
 

@@ -29,11 +29,16 @@ PARTY = "The party showed modern art, an artist said; art 5 of 15."
         ("part", None, (4, 8)),
         ("modern  art", None, (17, 27)),  # other white space
         ("art an", None, (24, 31)),  # other signs
+        ("par", None, (4, 7)),
     ],
 )
 def test_whole_words_come_first(text: str, start: int | None, span: tuple[int, int]) -> None:
     found = placed(PARTY, text, start)
     assert found.span == Span(*span) and found.text == PARTY[slice(*span)]
+
+
+def test_part_of_a_word_is_what_the_file_says_sooner_than_letters_with_signs_between_them() -> None:
+    assert placed("I like ham. At 5 a.m. we", "am").text == "am"
 
 
 def test_chinese_answers_are_never_within_words_and_words_beside_them_are() -> None:

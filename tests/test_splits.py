@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pretune.data.samples import Sample, sample
 from pretune.data.splits import check_labels, split, subsample, without_leaks
 from pretune.errors import UsageError, UserError
+from pretune.runs.prepare import texts_of
 
 GOLDS = st.one_of(
     st.lists(st.sampled_from("aaaabbc"), min_size=2, max_size=60),
@@ -111,6 +112,12 @@ def test_sizes_and_fractions_out_of_range_are_refused() -> None:
         subsample(samples, 3, 1)
     with pytest.raises(UsageError, match="fraction is 1"):
         split(samples, 1, 1)
+
+
+def test_a_text_that_comes_with_several_questions_is_read_once() -> None:
+    asked = [sample(f"question {i}?", f"passage {i // 5}", gold="x") for i in range(20)]
+    texts = texts_of(asked)
+    assert len(texts) == len(set(texts)) == 20 + 4
 
 
 def test_texts_of_the_test_set_are_removed_from_training() -> None:

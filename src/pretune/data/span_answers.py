@@ -30,6 +30,8 @@ def placed(passage: str, text: str, start: int | None = None) -> SpanAnswer:
         return SpanAnswer(text, Span(start, start + len(text)))
     part: Span | None = None  # of a longer word
     for way in WAYS:
+        if part is not None and way is str.isalnum:
+            break  # as it is written, though inside a word, rather than letters with signs between them
         for span in _places(passage, text, start, way):
             if not within_words(passage, span):
                 return SpanAnswer(passage[span.start : span.end], span)

@@ -16,13 +16,13 @@ NO_ANSWER: Final = "no answer"
 ASKED: Final = tuple(
     (name, re.compile(pattern, re.IGNORECASE))
     for name, pattern in (
-        ("how many, how much", r"\bhow (?:many|much)\b|多少|[几幾]"),
+        ("how many, how much", r"\bhow (?:many|much)\b|多少|[几幾](?![何乎])"),
         ("why", r"\bwhy\b|为什么|為什麼|为何|為何|原因"),
         ("when", r"\bwhen\b|何时|何時|什么时候|什麼時候|哪[一]?[年月天日]"),
-        ("where", r"\bwhere\b|哪里|哪裡|哪儿|何处|何處|在哪"),
+        ("where", r"\bwhere\b|哪里|哪裡|哪儿|何处|何處|在哪(?![一两几幾年月天日个個位种種场場本所座家部些])"),
         ("who", r"\b(?:who|whom|whose)\b|[谁誰]"),
         ("which", r"\bwhich\b|哪"),
-        ("what", r"\bwhat\b|什么|什麼|何"),
+        ("what", r"\bwhat\b|什么|什麼|(?:为|為|有|任)何|何(?:种|種|人|物)"),
         ("how", r"\bhow\b|怎么|怎麼|怎样|怎樣|如何"),
     )
 )

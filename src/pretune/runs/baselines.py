@@ -32,7 +32,7 @@ BASELINES = {
         "pretune.runs.sliding_window",
         "overlap",
         "Of the sliding window training chooses the length of answers, and validation where to give none.",
-        ("null_threshold", "n_best", "language"),
+        ("no_answer", "null_threshold", "n_best", "language"),
     ),
     "rolecounts": Baseline(
         "role counts",

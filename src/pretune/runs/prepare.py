@@ -52,7 +52,8 @@ class Texts:
 
 
 def texts_of(samples: Sequence[Sample]) -> tuple[str, ...]:
-    return tuple(text for sample in samples for text in sample.texts)
+    """Each text once: a passage comes with all its questions, a sentence with its predicates."""
+    return tuple(dict.fromkeys(text for sample in samples for text in sample.texts))
 
 
 def plain(text: str) -> str:

@@ -27,8 +27,10 @@ from pretune.tasks.base import Answer, Golds, Head, Scores, Task
 from pretune.tasks.classification import in_order
 from pretune.tasks.words import Token, tokens_read, word_vectors
 from pretune.tensors.batch import Batch
+from pretune.tensors.lengths import answer_batches
 
 Tally = Any  # an array, one row a sample
+DECODED = 64  # predicates whose roles are decoded at once
 
 
 @dataclass(frozen=True)
@@ -178,9 +180,13 @@ class SemanticRoles(Task):
 
     def answers_of(self, words: Sequence[Sequence[Span]], nats: Sequence[Tensor]) -> list[Answer]:
         """From the logs of the probabilities of each sample's words, (W, C)."""
-        scores = nn.utils.rnn.pad_sequence(list(nats), batch_first=True)  # (B, T, C)
-        mask = torch.arange(scores.shape[1]) < torch.tensor([len(x) for x in nats])[:, None]  # (B, T)
-        best = viterbi(scores, mask, *bio_moves(self.labels))
+        best: list[list[int]] = [[] for _ in nats]
+        for some in answer_batches([len(x) for x in nats], DECODED):  # of like length: little is padded
+            lengths = torch.tensor([len(nats[i]) for i in some])
+            scores = nn.utils.rnn.pad_sequence([nats[i] for i in some], batch_first=True)  # (B, T, C)
+            mask = torch.arange(scores.shape[1]) < lengths[:, None]  # (B, T)
+            for i, path in zip(some, viterbi(scores, mask, *bio_moves(self.labels)), strict=True):
+                best[i] = path
         found = zip(words, (x.exp() for x in nats), best, strict=True)
         return [self._answer(own, table, [self.labels[i] for i in path]) for own, table, path in found]
 
