@@ -197,6 +197,14 @@ def test_a_saved_folder_is_a_models_folder(fitted: PretuneClassifier, tmp_path: 
         PretuneTagger.load(tmp_path / "m")
 
 
+def test_numbers_of_numpy_are_settings_as_others(tmp_path: Path) -> None:
+    made = classifier(epochs=np.int64(1), settings={"recipe.lr": np.float32(0.5)}).fit(X, Y)
+    made.save(tmp_path / "m")
+    loaded = PretuneClassifier.load(tmp_path / "m", "cpu")
+    assert loaded.epochs == 1 and loaded.settings == {"recipe.lr": 0.5}
+    loaded.fit(X, Y)
+
+
 def test_it_works_in_pipelines_searches_and_cross_validation() -> None:
     lower = FunctionTransformer(lambda texts: [text.lower() for text in texts])
     line = make_pipeline(lower, classifier()).fit([x.upper() for x in X], Y)

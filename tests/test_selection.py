@@ -10,6 +10,7 @@ import pytest
 from pretune.metrics.pareto import dominators
 from pretune.runs.cells import Finished
 from pretune.runs.comparison import Comparison, Contender, Evidence, Row
+from pretune.runs.recommendation import labels_text
 from pretune.runs.selection import Cost, optimism_of_epochs, optimism_of_search, simplest
 from pretune.runs.verdict import View, judge
 from pretune.runs.weighing import Scoring, draw, gains
@@ -206,6 +207,11 @@ def test_curves_say_how_many_labels_a_target_takes() -> None:
     assert curve.labels_low is not None and curve.labels_low < 2500 < (curve.labels_high or 8001)
     flat = next(one for one in found.learning_curves if one.method == "tfidf")
     assert flat.labels is None and flat.target == 0.86
+    early = next(one for one in verdict(learning(), target=0.6).learning_curves if one.method == "tfidf")
+    assert early.labels == early.labels_low == 100  # below the smallest size the curve says nothing
+    assert labels_text(early, (100, 800), "labels").startswith(
+        "at most 100 labels, the fewest that were tried"
+    )
     assert [point["size"] for point in curve.band][::5] == [800, 2560, 8000]
     assert "By its learning curve BERT from books reaches 86.0 % with about 2," in found.recommendation
     best = fmean(cell.row.score for cell in learning() if cell.row.method == "bert" and cell.row.size == 800)

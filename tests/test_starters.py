@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from pretune.cli import app
 from pretune.errors import UsageError, UserError
 from pretune.methods import METHODS
 from pretune.runs import starters as places
+from pretune.runs.beginning import start_of
 from pretune.runs.folders import load_weights, save_weights
 from pretune.runs.guests import resolved
 from pretune.runs.run import load_start
@@ -82,6 +84,29 @@ def test_a_folder_of_that_name_comes_first(installed: dict[str, places.Starter])
     assert resolved("elmo-en") == Path("elmo-en")
     with pytest.raises(UserError, match="no such model folder"):
         load_start(Path("elmo-en"))
+
+
+def test_a_starter_of_ones_own_needs_no_card_and_odd_names_are_passed_by(
+    installed: dict[str, places.Starter], distribution: Path
+) -> None:
+    models = distribution / "some_starters" / "models"
+    made = scratch(METHODS["wordvectors"], "tiny", lambda: TEXTS, 0)
+    try:
+        for name in ("wordvectors-fr", "mine"):
+            save(made, models / name, {"seconds": 1, "config": {"parameters": 9}})
+        places.starters.cache_clear()
+        listed = run("starters")
+        assert "wordvectors-fr" in listed and "9" in listed and "mine" not in listed
+        assert "without a card" in run("starters", "wordvectors-fr")
+    finally:
+        for name in ("wordvectors-fr", "mine"):
+            shutil.rmtree(models / name)
+
+
+def test_a_language_means_what_is_installed(installed: dict[str, places.Starter]) -> None:
+    save(scratch(METHODS["wordvectors"], "tiny", lambda: TEXTS, 1), Path("wordvectors-en"), {"seconds": 1})
+    assert Path(start_of("en", "wordvectors")) == installed["wordvectors-en"].folder
+    assert start_of("wordvectors-en", None) == "wordvectors-en"
 
 
 def test_a_language_means_the_usual_ones(installed: dict[str, places.Starter]) -> None:

@@ -21,6 +21,7 @@ from pretune.methods.wordvectors import (
     import_vectors,
     read_vectors,
 )
+from pretune.runs.prepare import Preparation, Texts, prepare
 from pretune.tensors.batch import Batch, collate
 from pretune.training.loop import Fitting
 
@@ -219,6 +220,21 @@ def test_adaptation_starts_from_the_vectors_that_are_there():
     trained(Word2Vec(start="encoder", lr=1e-3, epochs=1), encoder=encoder)
     torch.testing.assert_close(encoder.embedding.weight.detach(), before, atol=0.01, rtol=0)
     assert not torch.equal(encoder.embedding.weight, before)
+
+
+def test_a_start_that_was_stopped_while_learning_is_made_when_asked_for_again(tmp_path, monkeypatch):
+    wanted = Preparation("words", "pretrain", "wordvectors", 0, texts=Texts(texts=tuple(CORPUS)), size="tiny")
+    whole = Word2Vec._learned
+
+    def stopped(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Word2Vec, "_learned", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(wanted, tmp_path / "start")
+    monkeypatch.setattr(Word2Vec, "_learned", whole)
+    prepare(wanted, tmp_path / "start")
+    assert (tmp_path / "start" / "config.json").is_file()
 
 
 def test_long_documents_are_trained_on_to_their_end():

@@ -156,7 +156,7 @@ def finetune(
     said = settings(context, overrides, ("task", "recipe", "encoder", "codec", "fitting"))
     if plan and lr_find is not None:
         raise UsageError("--plan trains nothing and --lr-find a little; give one of them")
-    start = start_of(start, method)
+    asked, start = start, start_of(start, method)
     if not plan:
         out = check_out_of(out, lr_find, lr_find_stage, resume, overwrite)
     asks = task_class(task)
@@ -228,7 +228,7 @@ def finetune(
     if is_main():
         config_of: dict[str, Any] = {
             "method": one.method.name,
-            "start": str(vectors or start),
+            "start": str(vectors or (start if start == asked else Path(start).name)),
             "recipe": way,
             "encoder": one.encoder_config,
             "codec": one.codec.describe(),

@@ -47,7 +47,7 @@ def starters(
         if folder:
             typer.echo(found[name].folder)
             return
-        console.print(Markdown((found[name].folder / "README.md").read_text("utf-8")))
+        console.print(Markdown(found[name].card))
         return
     if folder:
         raise UsageError("--folder is of one starter; give its NAME")
@@ -57,8 +57,8 @@ def starters(
     table.add_column("MB", justify="right", no_wrap=True)
     table.add_column("on text held out")
     for starter in found.values():
-        run = starter.run
-        row = (starter.name, f"{run['parameters']:,}", f"{starter.bytes / 1e6:.1f}")
-        table.add_row(*row, run.get("card", {}).get("held_out", "–"))
+        weights = f"{starter.parameters:,}" if starter.parameters else "–"
+        held_out = starter.run.get("card", {}).get("held_out", "–")
+        table.add_row(starter.name, weights, f"{starter.bytes / 1e6:.1f}", held_out)
     console.print(table)
     console.print("pretune starters NAME tells what it learned from and where its limits are.", style="dim")

@@ -164,7 +164,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
         params = {name: value for name, value in self.get_params(deep=False).items() if name != "device"}
         params |= {"start": str(self.start), "random_state": self._run_info.get("seed", 0)}
         known: dict[str, Any] = {
-            "params": json.loads(json.dumps(params, default=str)),  # paths as text
+            "params": json.loads(json.dumps(params, default=_plain)),
             "classes": classes_as_json(self.classes_),
         }
         for name in ("n_features_in_", "feature_names_in_"):
@@ -197,7 +197,8 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
         self.predictor_ = Predictor(trained)
         self.validation_ = fitted.best
         self.history_ = fitted.history
-        config = {"start": name, "recipe": recipe, "task": task, "fitting": fitting, **_described(one)}
+        start = name if name == str(self.start) else Path(name).name
+        config = {"start": start, "recipe": recipe, "task": task, "fitting": fitting, **_described(one)}
         prints = {
             **data,
             "train": {"samples": len(learn), "fingerprint": fingerprint(learn)},
@@ -331,6 +332,11 @@ class PretuneTagger(_Estimator):
         parts: list[Part] = sentences_of(X)
         asked = iter(self._answers([Sample(f"row:{i}", (p,)) for i, p in enumerate(parts) if p.words]))
         return [next(asked) if part.words else Answer(labels=(), words=()) for part in parts]
+
+
+def _plain(value: Any) -> Any:
+    """What JSON does not know: numbers of numpy as Python's, paths as text."""
+    return value.item() if isinstance(value, np.generic) else str(value)
 
 
 def _labels_of(task: Task) -> Sequence[str]:

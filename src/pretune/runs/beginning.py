@@ -37,10 +37,10 @@ def check_head(task: object, said: Mapping[str, Any]) -> None:
 
 
 def start_of(said: str, method: str | None) -> str:
-    """What --from means: of `en` or `zh` the starter of `method`, else as it is."""
+    """What --from means: of `en` or `zh` the folder of the starter of `method`, else as it is."""
     from pretune.runs.starters import is_language, of_language
 
-    return of_language(said, [method or "ulmfit"])[0].name if is_language(said) else said
+    return str(of_language(said, [method or "ulmfit"])[0]) if is_language(said) else said
 
 
 def started_from(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pretune.errors import UsageError
+from pretune.metrics.learning_curves import SIZES
 from pretune.runs.asked import ASKED
 from pretune.runs.cells import Cell, Finished, Setting, cell_id, cell_path, run_cell, task_of
 from pretune.runs.comparison import BASELINES, Comparison
@@ -128,6 +129,11 @@ def compare(
     reading |= {"format": format, "encoding": encoding, "choices": _listed(choices)}
     problem = read(train, test, unlabelled, name, reading, kind, options, task)
     found, notes = entries(options, problem, folders, Path(vectors) if vectors else None, out)
+    if options.target is not None and len(problem.sizes) < SIZES:
+        raise UsageError(
+            f"--target needs {SIZES} sizes or more to draw curves through, such as --sizes 100,200,500; "
+            f"there {'is' if len(problem.sizes) == 1 else 'are'} {len(problem.sizes)}"
+        )
     problem = replace(problem, notes=(*problem.notes, *notes))
     plan = _plan(found, options, problem, out, command or own_command())
     for note in problem.notes:

@@ -137,7 +137,7 @@ class Curve(Said):
     a: float
     b: float
     target: float
-    labels: int | None  # None: not within ten times the labels
+    labels: int | None  # the smallest size at least; None: not within ten times the labels
     labels_low: int | None  # 95 % interval; None: beyond ten times the labels
     labels_high: int | None
     band: list[dict[str, float]]  # size, score, low, high: from the largest size on

@@ -70,14 +70,15 @@ def curves(
     sizes = sorted({p.x for p in points})
     names = [f"{s.name} {style(s.points[-1].y, unit=False)}" for s in series]
     space = 12 if narrow else 24 + max(map(len, names)) * LETTER
-    y_low, y_high, ticks = y_axis([*points, *(Point(p.x, p.y, p.y, p.y) for p in beyond)], style)
+    level = [] if target is None else [Point(0, target, target, target)]
+    y_low, y_high, ticks = y_axis([*points, *(Point(p.x, p.y, p.y, p.y) for p in beyond), *level], style)
     x_low, x_high = (sizes[0], sizes[-1]) if len(sizes) > 1 else (sizes[0] / 2, sizes[0] * 2)
     x_high = max([x_high, *(p.x for p in beyond)])
     width, height = (360.0, 300.0) if narrow else (760.0, 400.0)
     frame = Frame(width, height, 46, space, 16, 46, x_low, x_high, y_low, y_high)
     marks = apart([*sizes, *({x_high} - {*sizes})], frame)
     drawn = grid(frame, ticks, style, marks, lambda x: f"{x:,.0f}", "labelled samples", metric)
-    if target is not None and y_low <= target <= y_high:
+    if target is not None:
         at = frame.y(target)
         drawn.append(f'<path class="target" d="M{frame.left} {at:.1f}H{frame.width - frame.right:.1f}"/>')
     drawn += [_band(s.points, s.colour, frame) for s in series if len(s.points) > 1]

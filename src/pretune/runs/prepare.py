@@ -234,5 +234,6 @@ def _fitting(preparation: Preparation, checkpoints: Path) -> Any:
     from pretune.config import update
     from pretune.training.loop import Fitting
 
-    base = Fitting(seed=preparation.seed, folder=checkpoints, resume=checkpoints.exists(), quiet=True)
+    begun = any(path.name != "tokens" for path in checkpoints.glob("*"))  # more than the text's ids is there
+    base = Fitting(seed=preparation.seed, folder=checkpoints, resume=begun, quiet=True)
     return update(base, preparation.settings.get("fitting", {}), "fitting")

@@ -66,14 +66,17 @@ def evidence_of(comparison: Comparison, data: str) -> list[Evidence]:
     return [one for one in comparison.evidence if one.data == data]
 
 
-def labels_text(curve: Curve, largest: int, counted: str) -> str:
+def labels_text(curve: Curve, sizes: Sequence[int], counted: str) -> str:
     """How many labels a contender needs for the target, with the interval."""
-    most = f"{REACH * largest:,}"
+    most = f"{REACH * sizes[-1]:,}"
     if curve.labels is None:
         low = f"; 95 % interval from {curve.labels_low:,} on" if curve.labels_low is not None else ""
         return f"not within {REACH} times the {counted} ({most}){low}"
     high = f"{curve.labels_high:,}" if curve.labels_high is not None else f"more than {most}"
-    return f"about {curve.labels:,} {counted} (95 % interval {curve.labels_low:,} to {high})"
+    if curve.labels <= sizes[0]:
+        return f"at most {sizes[0]:,} {counted}, the fewest that were tried (95 % interval up to {high})"
+    low = f"{curve.labels_low:,}" if (curve.labels_low or 0) > sizes[0] else f"{sizes[0]:,} or fewer"
+    return f"about {curve.labels:,} {counted} (95 % interval {low} to {high})"
 
 
 def _chosen_by_validation(comparison: Comparison, names: Names) -> list[str]:
@@ -192,10 +195,10 @@ def _reached(comparison: Comparison, names: Names) -> list[str]:
         return []
     return [
         f"By its learning curve {names[best]} reaches {say(curve.target)} with "
-        f"{labels_text(curve, size, comparison.counted)}."
+        f"{labels_text(curve, comparison.sizes, comparison.counted)}."
         if curve.labels is not None
         else f"By its learning curve {names[best]} does not reach {say(curve.target)}: "
-        f"{labels_text(curve, size, comparison.counted)}."
+        f"{labels_text(curve, comparison.sizes, comparison.counted)}."
     ]
 
 

@@ -131,9 +131,7 @@ def curves(comparison: Comparison) -> dict[str, Any]:
     )
     drawn, fitted = list(all_series.values()), comparison.learning_curves
     target = fitted[0].target if fitted else None
-    needed = {
-        curve.contender: labels_text(curve, comparison.sizes[-1], comparison.counted) for curve in fitted
-    }
+    needed = {curve.contender: labels_text(curve, comparison.sizes, comparison.counted) for curve in fitted}
     return {
         "curves_wide": Markup(plots.curves(drawn, say, metric, target=target)),
         "curves_narrow": Markup(plots.curves(drawn, say, metric, narrow=True, target=target)),

@@ -46,6 +46,19 @@ class Starter:
         found: dict[str, Any] = json.loads((self.folder / "run.json").read_text("utf-8"))
         return found
 
+    @property
+    def parameters(self) -> int | None:
+        """Of its card, or as `pretune pretrain` wrote it."""
+        run = self.run
+        count: int | None = run.get("parameters", run.get("config", {}).get("parameters"))
+        return count
+
+    @property
+    def card(self) -> str:
+        """README.md, or that there is none."""
+        path = self.folder / "README.md"
+        return path.read_text("utf-8") if path.is_file() else f"{self.name} comes without a card.\n"
+
 
 @cache
 def starters() -> dict[str, Starter]:
@@ -56,8 +69,9 @@ def starters() -> dict[str, Starter]:
         for root in (spec.submodule_search_locations or ()) if spec else ():
             for config in sorted(Path(root, "models").glob("*/config.json")):
                 name = config.parent.name
-                method, language, *_ = name.split("-")
-                found.setdefault(name, Starter(name, config.parent, method, language))
+                method, _, rest = name.partition("-")
+                if language := rest.partition("-")[0]:
+                    found.setdefault(name, Starter(name, config.parent, method, language))
     return found
 
 

@@ -157,7 +157,7 @@ def curves(
         ends = [(size, *fitted.band(size)) for size in at]
         few, many = fitted.labels_between(wanted, sign)
         c, a, b = (float(x[0]) for x in (fitted.c, fitted.a, fitted.b))
-        most = REACH * sizes[-1]
+        reach = sizes[0], REACH * sizes[-1]
         found.append(
             Curve(
                 *who,
@@ -165,9 +165,9 @@ def curves(
                 a,
                 b,
                 wanted,
-                _within(float(fitted.labels(wanted, sign)[0]), most),
-                _within(few, most),
-                _within(many, most),
+                _within(float(fitted.labels(wanted, sign)[0]), *reach),
+                _within(few, *reach),
+                _within(many, *reach),
                 [
                     {"size": size, "score": float(fitted.at(size)[0]), "low": low, "high": high}
                     for size, low, high in ends
@@ -187,8 +187,9 @@ def standings(costs: Mapping[Contender, Sequence[float]]) -> list[Standing]:
     ]
 
 
-def _within(number: float, most: float) -> int | None:
-    return ceil(number - 1e-6) if isfinite(number) and number <= most else None
+def _within(number: float, least: int, most: int) -> int | None:
+    """No fewer than were tried, for below them a curve says nothing; None of more than `most`."""
+    return max(least, ceil(number - 1e-6)) if isfinite(number) and number <= most else None
 
 
 def _constant(score: float) -> Answered:
