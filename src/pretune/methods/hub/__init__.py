@@ -14,6 +14,7 @@ from pretune.methods.hub.encoder import Guest, HubConfig, Pooling
 from pretune.methods.hub.loading import load
 from pretune.methods.hub.tokens import HubCodec, HubCodecConfig
 from pretune.recipes.full import Full
+from pretune.recipes.gradual import Gradual
 from pretune.training.loop import Fitting
 
 PRETRAINED = (
@@ -68,6 +69,7 @@ HUB = Method(
     # Rate, epochs and batch of appendix A.3 of Devlin et al. (2019); more steps where labels are few, as
     # Mosbach et al. (2021) and Zhang et al. (2021) found to be needed.
     recipe=Full(lr=3e-5, epochs=4, least_steps=300, batch_size=16),
+    recipes={"gradual": Gradual(schedule="transformer")},  # as of GPT and BERT: normalised layers
     task_options={"head_kind": "linear"},
 )
 
