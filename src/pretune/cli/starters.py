@@ -19,15 +19,15 @@ def starters(
 ) -> None:
     """List the small pretrained models that are installed, to be named where a model folder may be.
 
-    They come with `pip install pretune-starters`: every method, small enough for a laptop, learned from
-    novels (English, public domain) and prose (Chinese). `--from en` means all of them for `compare`, and
+    They come with `pip install pretune-starters`: small enough for a laptop, every method in English, learned
+    from public-domain novels, and word vectors in Chinese. `--from en` means all of them for `compare`, and
     that of --method for `finetune`; other commands take one by its name.
 
     Example: pretune compare train.csv --text review --label stars --from en --out report
 
     Example: pretune embed elmo-en sentences.txt --out vectors.h5
 
-    Example: pretune starters bert-zh
+    Example: pretune starters bert-en
     """
     from rich.markdown import Markdown
     from rich.table import Table
